@@ -1,0 +1,84 @@
+"""The settings of a run, read anew when it starts."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import PrivateAttr, ValidationError
+
+from sparkpar_assets.settings import Settings, load_settings
+
+
+class RunEnvironment(dg.ConfigurableResource[object]):
+    """Gives the other resources one set of settings a run, and says in the log where it points.
+
+    While the run lasts, the process's environment says the same, so that the clients of Google and
+    AWS, which read it by themselves, cannot come to another answer.
+    """
+
+    _settings: Settings | None = PrivateAttr(default=None)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this run.
+
+        Raises:
+            RuntimeError: No run has begun.
+        """
+        if self._settings is None:
+            raise RuntimeError("The settings are read when a run begins, and none has.")
+        return self._settings
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RunEnvironment"]:
+        """Read the settings, log the run's targets, and keep the environment to them."""
+        self._settings = _load()
+        (context.log or dg.get_dagster_logger()).info(describe_targets(self._settings))
+        with _environment(self._settings.as_environment()):
+            yield self
+
+
+def describe_targets(settings: Settings) -> str:
+    """One line that says where a run reads, computes and publishes."""
+    published = f"s3://{settings.s3_bucket or '(S3_BUCKET is not set)'}/{settings.s3_root}"
+    return (
+        f"Targets: {published} at {settings.s3_endpoint or 'AWS'}; "
+        f"BigQuery {settings.taxi_table_prefix}* at {settings.bigquery_http_endpoint or 'Google'}, "
+        f"project {settings.gcp_project or 'of the credentials'}; "
+        f"Spark at {settings.spark_master}."
+    )
+
+
+def _load() -> Settings:
+    try:
+        return load_settings()
+    except FileNotFoundError as error:
+        raise dg.Failure(f"{error}. Run ./run.sh embedded up, or unset it.") from None
+    except ValidationError as error:
+        # The input is left out: the value of a variable may be a secret put in the wrong place.
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_input=False)
+        )
+        raise dg.Failure(
+            f"Settings cannot be read: {wrong}. Correct them as .env.example explains."
+        ) from None
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    _set_environment(values)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,410 @@
+"""The life of the Spark session: one a run, started at first use, stopped in the end."""
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from sparkpar_assets.resources.environment import RunEnvironment
+from sparkpar_assets.resources.java import JavaNotUsableError, find_java_home
+from sparkpar_assets.resources.s3 import check_bucket
+from sparkpar_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterLogManager
+    from pyspark.sql import SparkSession
+
+MASTER_TIMEOUT_SECONDS = 5
+PROGRESS_SECONDS = 3
+JVM_EXIT_SECONDS = 30
+
+
+class Spark(dg.ConfigurableResource[object]):
+    """One Spark application for a whole run, on whichever master the settings name.
+
+    Built on ``dagster_pyspark.LazyPySparkResource``, which starts a session at first use but never
+    stops it: here it is stopped, its JVM with it, when the run ends in whatever way.
+    """
+
+    environment: RunEnvironment
+
+    _session: "SparkSession | None" = PrivateAttr(default=None)
+    _application: str = PrivateAttr(default="sparkpar_assets")
+    _session_seconds: float = PrivateAttr(default=0.0)
+    _scratch: str | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Spark"]:
+        """Give the resource to the run; stop what was started, however the run ends."""
+        self._application = _application_name(context.run)
+        try:
+            yield self
+        finally:
+            self._stop()
+
+    @property
+    def session(self) -> "SparkSession":
+        """The run's session. The first use starts it, in some seconds.
+
+        Raises:
+            dg.Failure: There is no usable Java, jar, bucket or master.
+        """
+        if self._session is None:
+            started = time.monotonic()
+            self._session = self._start(self.environment.settings)
+            self._session_seconds = time.monotonic() - started
+        return self._session
+
+    @property
+    def session_seconds(self) -> float:
+        """How long the session took to start; 0 if it has not."""
+        return self._session_seconds
+
+    @property
+    def application_id(self) -> str:
+        """Spark's id of the application, as its UIs show it."""
+        return str(self.session.sparkContext.applicationId)
+
+    @property
+    def ui_url(self) -> str:
+        """Where the application's stages are shown: on a History Server, if there is one.
+
+        The application's own UI ends with the run.
+        """
+        history = self.environment.settings.spark_history_url
+        if history:
+            return f"{history.rstrip('/')}/history/{quote(self.application_id)}/"
+        return str(self.session.sparkContext.uiWebUrl or "")
+
+    @contextmanager
+    def progress(self, log: "DagsterLogManager") -> Iterator[None]:
+        """Write Spark's progress to the run's log while the block lasts."""
+        context = self.session.sparkContext
+        ended = threading.Event()
+        watcher = threading.Thread(
+            target=_watch,
+            args=(f"{context.uiWebUrl}/api/v1/applications/{context.applicationId}", log, ended),
+            name="spark-progress",
+            daemon=True,
+        )
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join(timeout=PROGRESS_SECONDS)
+
+    def _start(self, settings: Settings) -> "SparkSession":
+        from dagster_pyspark import LazyPySparkResource
+        from py4j.protocol import Py4JError
+        from pyspark import SparkContext
+        from pyspark.errors import PySparkException
+
+        java_home = _java_home(settings)
+        check_jars(Path(settings.jars_dir))
+        check_bucket(settings)
+        check_master(settings.spark_master)
+        if SparkContext._active_spark_context is not None:
+            raise dg.Failure(
+                "A Spark session is already running in this process. "
+                "Stop it first: a run starts one of its own."
+            )
+        self._scratch = tempfile.mkdtemp(prefix="sparkpar-")
+        interrupt_handler = signal.getsignal(signal.SIGINT)
+        try:
+            with _launch_environment(settings, java_home, Path(self._scratch)):
+                session: SparkSession = LazyPySparkResource(
+                    spark_config=_configuration(settings, self._application, Path(self._scratch))
+                ).spark_session
+        except (Py4JError, PySparkException, OSError) as error:
+            raise dg.Failure(
+                f"Spark did not start: {str(error).strip().splitlines()[0]} "
+                "The run's stderr has the JVM's own reason; check the SPARK_ settings.",
+            ) from error
+        if threading.current_thread() is threading.main_thread():
+            # PySpark puts its own handler here; Dagster's is the one that can cancel a run.
+            signal.signal(signal.SIGINT, interrupt_handler)
+        session.sparkContext.setLogLevel("ERROR")
+        return session
+
+    def _stop(self) -> None:
+        session, self._session = self._session, None
+        try:
+            if session is not None:
+                session.stop()
+        finally:
+            if self._scratch is not None:
+                stop_jvm()
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._scratch = None
+
+
+def stop_jvm() -> None:
+    """End the JVM that PySpark started in this process, if it did.
+
+    Settings such as its class path, its credentials and its cached file systems belong to one run;
+    PySpark would keep it for the next session.
+    """
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    if gateway is None:
+        return
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait(timeout=JVM_EXIT_SECONDS)
+
+
+def check_jars(jars_dir: Path) -> None:
+    """Make sure that every jar that ``jars.toml`` pins is there.
+
+    A missing one would show as a ClassNotFoundException in the middle of a run.
+
+    Raises:
+        dg.Failure: One is missing, by name.
+    """
+    manifest = jars_dir / "jars.toml"
+    if not manifest.is_file():
+        return  # A folder of the user's own: what it holds is up to them.
+    pinned = tomllib.loads(manifest.read_text())["jar"]
+    needed = [
+        "-".join(jar["coordinates"].split(":")[1:]) + ".jar"
+        for jar in pinned
+        if not jar.get("group") and not jar.get("server")
+    ]
+    missing = [name for name in needed if not (jars_dir / name).is_file()]
+    if missing:
+        raise dg.Failure(
+            f"{'A jar is' if len(missing) == 1 else 'Jars are'} missing from {jars_dir}: "
+            f"{', '.join(missing)}. Run ./download_jars.sh.",
+            allow_retries=False,
+        )
+
+
+def check_master(master: str) -> None:
+    """Make sure that a standalone master answers; Spark itself tries for a minute, then hangs.
+
+    Args:
+        master: A master URL; only ``spark://host:port[,host:port…]`` is looked at.
+
+    Raises:
+        dg.Failure: None of the hosts accepts a connection.
+    """
+    if not master.startswith("spark://"):
+        return
+    reasons = []
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=MASTER_TIMEOUT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            reasons.append(f"{address}: {error}")
+        else:
+            return
+    raise dg.Failure(
+        f"No Spark master answers at {master} ({'; '.join(reasons)}). "
+        "Start the cluster, or correct SPARK_MASTER_URL.",
+        allow_retries=False,
+    )
+
+
+def _java_home(settings: Settings) -> str:
+    try:
+        return find_java_home(settings.java_home)
+    except JavaNotUsableError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+def _application_name(run: dg.DagsterRun | None) -> str:
+    if run is None:
+        return "sparkpar_assets"
+    assets = sorted(key.to_user_string() for key in run.asset_selection or ())
+    return f"{', '.join(assets) or run.job_name} {run.run_id}"
+
+
+def _configuration(settings: Settings, application: str, scratch: Path) -> dict[str, str]:
+    """The session's configuration, without secrets: PySpark puts it on the JVM's command line."""
+    class_path = f"{settings.jars_dir}/*"
+    trust = _trust_store_options(settings)
+    configuration = {
+        "spark.app.name": application,
+        "spark.master": settings.spark_master,
+        "spark.driver.memory": settings.spark_driver_memory,
+        "spark.driver.host": settings.spark_driver_host,
+        "spark.driver.bindAddress": settings.spark_driver_host,
+        "spark.driver.extraClassPath": class_path,
+        "spark.driver.extraJavaOptions": " ".join(
+            [
+                f'"-Dhadoop.tmp.dir={scratch}"',
+                f'"-Djava.io.tmpdir={scratch}"',
+                *trust,
+                settings.spark_driver_java_options,
+            ]
+        ),
+        "spark.executor.memory": settings.spark_executor_memory,
+        "spark.executor.cores": str(settings.spark_executor_cores),
+        "spark.executor.extraClassPath": class_path,
+        "spark.executor.extraJavaOptions": " ".join([*trust, settings.spark_executor_java_options]),
+        "spark.cores.max": settings.spark_cores_max and str(settings.spark_cores_max),
+        "spark.eventLog.enabled": "true" if settings.spark_event_log_dir else None,
+        "spark.eventLog.dir": settings.spark_event_log_dir,
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        # A dozen groups a year: Spark's default of 200 tasks would be 190 empty ones.
+        "spark.sql.shuffle.partitions": "8",
+        # Without a key file the client asks Google's metadata server, which only Google's cloud
+        # has: elsewhere the question costs seconds in every JVM.
+        "spark.executorEnv.NO_GCE_CHECK": "true" if settings.google_credentials_file else None,
+    } | _s3a_configuration(settings)
+    return {name: value for name, value in configuration.items() if value}
+
+
+def _trust_store_options(settings: Settings) -> list[str]:
+    if not settings.trust_store:
+        return []
+    return [
+        f'"-Djavax.net.ssl.trustStore={settings.trust_store}"',
+        "-Djavax.net.ssl.trustStoreType=PKCS12",
+    ]
+
+
+def _s3a_configuration(settings: Settings) -> dict[str, str | None]:
+    cloud = "org.apache.spark.internal.io.cloud"
+    endpoint = settings.s3_endpoint
+    return {
+        "spark.hadoop.fs.s3a.endpoint": endpoint,
+        "spark.hadoop.fs.s3a.endpoint.region": settings.aws_region,
+        # Servers other than AWS's seldom answer at bucket.host.
+        "spark.hadoop.fs.s3a.path.style.access": "true" if endpoint else None,
+        "spark.hadoop.fs.s3a.connection.ssl.enabled": (
+            "false" if endpoint and endpoint.startswith("http://") else None
+        ),
+        "spark.hadoop.fs.s3a.aws.credentials.provider": _credentials_provider(settings),
+        # The bucket was looked at before Spark started.
+        "spark.hadoop.fs.s3a.bucket.probe": "0",
+        # Buffers go where the worker removes them with the application, not to /tmp for good.
+        "spark.hadoop.fs.s3a.buffer.dir": "${env.SPARK_EXECUTOR_DIRS:-${hadoop.tmp.dir}}/s3a",
+        "spark.hadoop.fs.s3a.committer.name": "magic",
+        "spark.sql.sources.commitProtocolClass": f"{cloud}.PathOutputCommitProtocol",
+        "spark.sql.parquet.output.committer.class": f"{cloud}.BindingParquetOutputCommitter",
+        "spark.sql.parquet.compression.codec": "zstd",
+    }
+
+
+def _credentials_provider(settings: Settings) -> str:
+    if not settings.aws_access_key_id:
+        return "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"
+    kind = "Temporary" if settings.aws_session_token else "Simple"
+    return f"org.apache.hadoop.fs.s3a.{kind}AWSCredentialsProvider"
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    values = {
+        "spark.hadoop.fs.s3a.access.key": settings.aws_access_key_id,
+        "spark.hadoop.fs.s3a.secret.key": settings.aws_secret_access_key,
+        "spark.hadoop.fs.s3a.session.token": settings.aws_session_token,
+    }
+    return {name: value.get_secret_value() for name, value in values.items() if value}
+
+
+@contextmanager
+def _launch_environment(settings: Settings, java_home: str, scratch: Path) -> Iterator[None]:
+    """The environment in which PySpark starts its JVM; as it was, afterwards.
+
+    The secrets reach the JVM in a properties file that only this user can read, and that is gone
+    when the JVM has read it.
+    """
+    properties = scratch / "spark.properties"
+    descriptor = os.open(properties, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(_spark_defaults() + _as_properties(_secrets(settings)))
+    variables = {
+        "JAVA_HOME": java_home,
+        "SPARK_LOCAL_DIRS": str(scratch),
+        "PYSPARK_SUBMIT_ARGS": f"--properties-file {shlex.quote(str(properties))} pyspark-shell",
+    }
+    if settings.google_credentials_file:
+        variables["NO_GCE_CHECK"] = "true"
+    if settings.spark_driver_host:
+        variables["SPARK_LOCAL_IP"] = settings.spark_driver_host
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        properties.unlink()
+
+
+def _spark_defaults() -> str:
+    """The user's ``spark-defaults.conf``, which ``--properties-file`` would otherwise replace."""
+    from pyspark.find_spark_home import _find_spark_home
+
+    folder = os.environ.get("SPARK_CONF_DIR") or f"{_find_spark_home()}/conf"  # type: ignore[no-untyped-call]
+    with suppress(FileNotFoundError):
+        return (Path(folder) / "spark-defaults.conf").read_text() + "\n"
+    return ""
+
+
+def _as_properties(values: Mapping[str, str]) -> str:
+    return "".join(f"{name}={_escape(value)}\n" for name, value in values.items())
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\")
+
+
+def _watch(api: str, log: "DagsterLogManager", ended: threading.Event) -> None:
+    """Log each change of the application's active stages until ``ended``.
+
+    Args:
+        api: The application's address in Spark's REST API (Spark documentation, "Monitoring").
+        log: The run's log.
+        ended: Set when there is nothing more to watch.
+    """
+    import requests
+
+    last = ""
+    while not ended.wait(PROGRESS_SECONDS):
+        try:
+            stages = requests.get(f"{api}/stages?status=active", timeout=PROGRESS_SECONDS).json()
+            executors = requests.get(f"{api}/executors", timeout=PROGRESS_SECONDS).json()
+        except (requests.RequestException, ValueError):
+            continue  # Progress is a courtesy: a UI that does not answer is not the run's failure.
+        line = _describe_progress(stages, executors)
+        if line and line != last:
+            log.info(line)
+            last = line
+
+
+def _describe_progress(
+    stages: Sequence[Mapping[str, object]], executors: Sequence[Mapping[str, object]]
+) -> str:
+    if not stages:
+        return ""
+    working = sum(1 for item in executors if item["id"] != "driver" or item["totalCores"])
+    if not working:
+        return "Spark waits for an executor: the cluster has no free worker with enough memory."
+    return "Spark: " + "; ".join(
+        f"stage {stage['stageId']}, {stage['numCompleteTasks']} of {stage['numTasks']} tasks done, "
+        f"{stage['numActiveTasks']} running"
+        for stage in stages
+    )
