@@ -1,0 +1,33 @@
+"""Exact arithmetic on DECIMAL(38,9), the type of BigQuery's NUMERIC."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+NUMERIC = "decimal(38,9)"
+
+
+def exact_quotient(numerator: "Column", count: "Column") -> "Column":
+    """``numerator / count`` as DECIMAL(38,9), rounded half-up at the 9th digit.
+
+    Spark computes a quotient to 38 significant digits and rounds that to the scale of the result's
+    type, which for decimal(38,9) / decimal(20,0) is decimal(38,9). The first rounding could only
+    matter where the quotient lies nearer to a half of the last digit than 0.5e-9 / count without
+    being one; with fewer than 28 integer digits in the numerator, 38 digits tell the two apart.
+    ``avg`` is no substitute: it rounds at the 13th digit first.
+
+    Args:
+        numerator: A whole number or a DECIMAL with at most 9 digits after the point.
+        count: A whole number; 0 gives NULL.
+    """
+    return numerator.cast(NUMERIC) / count.cast("decimal(20,0)")
+
+
+def exact_difference(minuend: "Column", subtrahend: "Column") -> "Column":
+    """``minuend - subtrahend`` as DECIMAL(38,9), without loss below 28 integer digits.
+
+    Of two decimal(38,9) Spark would make a decimal(38,8): it takes the last digit for the carry.
+    """
+    narrower = "decimal(37,9)"
+    return (minuend.cast(narrower) - subtrahend.cast(narrower)).cast(NUMERIC)
