@@ -1,0 +1,93 @@
+"""Fares by passenger count, a year each."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from sparkpar_assets.checks import FARE_CHECKS, check_specs, excluded_trips, validate_fares
+from sparkpar_assets.io_managers.bigquery import SourceYears
+from sparkpar_assets.io_managers.publication import Publication, StagedYear
+from sparkpar_assets.metadata import SCHEMA_KEY, column_schema
+from sparkpar_assets.partitions import TAXI_YEARS
+from sparkpar_assets.transforms import fares
+
+SCHEMA = column_schema(
+    {
+        "passenger_count": (
+            "INT64",
+            "Passengers, as the driver entered them; 0 is a group as well",
+        ),
+        "trips": ("INT64", "Trips with a passenger count and a fare above 0"),
+        "total_fare": ("DECIMAL(38,9)", "Sum of the fares, US dollars"),
+        "avg_fare": ("DECIMAL(38,9)", "Mean fare, US dollars, rounded half-up"),
+        "median_fare": ("DECIMAL(38,9)", "Median fare, US dollars: one that occurred"),
+        "p95_fare": (
+            "DECIMAL(38,9)",
+            "95th percentile of the fares, US dollars: one that occurred",
+        ),
+        "avg_tip": ("DECIMAL(38,9)", "Mean tip, US dollars, rounded half-up"),
+        "avg_distance": ("DECIMAL(38,9)", "Mean distance, miles, rounded half-up"),
+    }
+)
+
+
+def _lineage() -> dg.TableColumnLineage:
+    """Which of the trips' columns each column is computed from."""
+    rule = ("passenger_count", "fare_amount")
+    read = {
+        "avg_tip": (*rule, "tip_amount"),
+        "avg_distance": (*rule, "trip_distance"),
+    }
+    return dg.TableColumnLineage(
+        {
+            column.name: [
+                dg.TableColumnDep(dg.AssetKey("yellow_taxi_trips"), source)
+                for source in read.get(column.name, rule)
+            ]
+            for column in SCHEMA.columns
+        }
+    )
+
+
+@dg.asset(
+    ins={"trips": dg.AssetIn("yellow_taxi_trips", metadata={"columns": fares.TRIP_COLUMNS})},
+    partitions_def=TAXI_YEARS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="s3_parquet",
+    check_specs=check_specs("fare_by_passenger_count", FARE_CHECKS),
+    group_name="taxi_fares",
+    kinds={"spark", "s3", "parquet"},
+    owners=["team:data-engineering"],
+    code_version="1",
+    metadata={SCHEMA_KEY: SCHEMA, "dagster/column_lineage": _lineage()},
+)
+def fare_by_passenger_count(trips: SourceYears) -> Iterator[dg.Output[Publication] | Any]:
+    """Trips, fares, tips and distances by passenger count, one Parquet object a year.
+
+    Counted are the trips with a passenger count and a fare above 0. What is left out stands in the
+    metadata, by rule. All amounts are exact.
+    """
+    counts = fares.count_by_fare(trips.rows)
+    publication = Publication(
+        rows=fares.fares_by_passenger_count(counts),
+        order_by=["passenger_count"],
+        source=trips,
+        shared=counts,
+        audit=fares.audit_fares(counts),
+        validate=validate_fares,
+        describe=_describe,
+    )
+    yield dg.Output(publication)
+    yield from publication.check_results()
+
+
+def _describe(staged: StagedYear) -> dict[str, Any]:
+    excluded = excluded_trips(staged.audit)
+    counted = sum(row["trips"] for row in staged.audit if row["excluded_by"] is None)
+    return {
+        "trips": counted,
+        "rows_read": counted + sum(excluded.values()),
+        "excluded_trips": sum(excluded.values()),
+        "excluded_trips_by_rule": dg.MetadataValue.json(excluded),
+    }

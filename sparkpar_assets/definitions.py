@@ -1,0 +1,31 @@
+"""The whole graph on one screen."""
+
+import dagster as dg
+
+from sparkpar_assets.assets.fares import fare_by_passenger_count
+from sparkpar_assets.assets.trends import fare_trends
+from sparkpar_assets.assets.trips import yellow_taxi_trips
+from sparkpar_assets.io_managers.bigquery import BigQueryYears
+from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
+from sparkpar_assets.resources.bigquery import BigQueryTables
+from sparkpar_assets.resources.environment import RunEnvironment
+from sparkpar_assets.resources.spark import Spark
+
+# Configured at launch, though there is nothing to configure: only such a resource is one and the
+# same for all that it is nested in. Of others Dagster makes a copy for each: a session for each.
+environment = RunEnvironment.configure_at_launch()
+spark = Spark.configure_at_launch(environment=environment)
+bigquery = BigQueryTables.configure_at_launch(environment=environment)
+
+defs = dg.Definitions(
+    assets=[yellow_taxi_trips, fare_by_passenger_count, fare_trends],
+    resources={
+        "environment": environment,
+        "spark": spark,
+        "bigquery": bigquery,
+        "bigquery_years": BigQueryYears(tables=bigquery, spark=spark),
+        "s3_parquet": S3ParquetIOManager(environment=environment, spark=spark),
+    },
+    # All steps of a run in one process: they share one Spark session.
+    executor=dg.in_process_executor,
+)

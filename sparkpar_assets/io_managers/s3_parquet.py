@@ -1,0 +1,389 @@
+"""Publishing results as Parquet in S3: stage, validate, publish; and loading what is published."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster import DagsterEvent
+
+from sparkpar_assets.io_managers.bigquery import unreadable_years
+from sparkpar_assets.io_managers.publication import (
+    WHOLE,
+    Outcome,
+    Publication,
+    StagedYear,
+)
+from sparkpar_assets.io_managers.published import PublishedDataset, publication_time, read_object
+from sparkpar_assets.io_managers.staging import StagingArea, remove_dead_staging, staging_area
+from sparkpar_assets.metadata import SCHEMA_KEY, preview, same_columns, table_schema
+from sparkpar_assets.resources.environment import RunEnvironment
+from sparkpar_assets.resources.s3 import bucket_of, s3_client
+from sparkpar_assets.resources.spark import Spark
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, Row
+
+
+@dataclass(frozen=True)
+class PublishedYears:
+    """What is published of an upstream asset.
+
+    Attributes:
+        rows: The rows of all published years, with ``year`` INT32; lazy.
+        years: The published years, ascending.
+        missing: Years that Dagster has a materialization of, and S3 no object.
+    """
+
+    rows: "DataFrame"
+    years: Sequence[str]
+    missing: Sequence[str]
+
+
+@dataclass
+class _Staged:
+    """What Spark has staged: object keys by year, the audit rows, and how long it took."""
+
+    keys: Mapping[str, str]
+    audit: Sequence["Row"]
+    seconds: float
+
+
+class S3ParquetIOManager(dg.ConfigurableIOManager):
+    """Publishes one zstd Parquet object a year, and only if its staged rows pass the checks.
+
+    - All years of a run are staged in one Spark job, outside of what readers see.
+    - A year whose staged rows fail a check keeps the object it has; the others are published.
+    - A year is published by one server-side copy: a reader sees the old object or the new one.
+    - The versions before stay under ``_history/``.
+
+    The asset's output is a ``Publication``. Where the asset has partitions, its rows have a column
+    ``year``, which stands in the path only: ``<asset>/year=2018/data.parquet``.
+    """
+
+    environment: RunEnvironment
+    spark: Spark
+
+    def handle_output(self, context: dg.OutputContext, obj: Publication) -> None:
+        """Stage, validate and publish.
+
+        On success Dagster logs a materialization for each year by itself. Where a year fails, those
+        of the published years are logged here, since then Dagster logs none.
+
+        Raises:
+            dg.Failure: A year was not published; the message names it, with the reason.
+            dg.RetryRequested: The source changed while it was read.
+        """
+        run = _Run(self, context, obj)
+        try:
+            run.stage_and_publish()
+        except BaseException:
+            # Dagster's events follow S3, also where a run is cancelled between two years.
+            run.log_events_of_published()
+            raise
+        if run.refused:
+            run.log_events_of_published()
+            raise run.failure()
+
+    def load_input(self, context: dg.InputContext) -> PublishedYears:
+        """The published years of the upstream asset, as one lazy DataFrame.
+
+        S3 says what is published, not Dagster: years without an object are left out.
+
+        Raises:
+            dg.Failure: No year is published, or years differ from the asset's declared schema.
+        """
+        from pyspark.sql.pandas.types import from_arrow_schema
+        from pyspark.sql.types import IntegerType
+
+        dataset = self._dataset(context.asset_key)
+        years = dataset.years()
+        if not years:
+            raise dg.Failure(
+                f"No year of {dataset.asset} is published under s3://{dataset.bucket}/"
+                f"{dataset.root}{dataset.asset}/. Materialize {dataset.asset} first.",
+                allow_retries=False,
+            )
+        keep = self.environment.settings.history_versions
+        keys = {year: dataset.readable_key(year, keep) for year in years}
+        schemas = {year: dataset.schema(key) for year, key in keys.items()}
+        declared = context.upstream_output and (
+            context.upstream_output.definition_metadata or {}
+        ).get(SCHEMA_KEY)
+        expected = declared or table_schema(schemas[years[-1]])
+        _check_same_schemas(dataset.asset, expected, schemas)
+        schema = from_arrow_schema(schemas[years[-1]]).add("year", IntegerType())
+        rows = (
+            self.spark.session.read.schema(schema)
+            .option("basePath", f"s3a://{dataset.bucket}/{keys[years[0]].rpartition('year=')[0]}")
+            .parquet(*(f"s3a://{dataset.bucket}/{key}" for key in keys.values()))
+        )
+        known = context.step_context.instance.get_materialized_partitions(context.asset_key)
+        return PublishedYears(
+            rows=rows,
+            years=years,
+            missing=sorted(set(known) - set(years)),
+        )
+
+    def _dataset(self, asset_key: dg.AssetKey) -> PublishedDataset:
+        settings = self.environment.settings
+        return PublishedDataset(
+            client=s3_client(settings),
+            bucket=bucket_of(settings),
+            root=settings.s3_root,
+            asset="/".join(asset_key.path),
+        )
+
+
+class _Run:
+    """One publication of one asset: the steps, and what came of them."""
+
+    def __init__(
+        self, manager: S3ParquetIOManager, context: dg.OutputContext, publication: Publication
+    ) -> None:
+        self.spark = manager.spark
+        self.settings = manager.environment.settings
+        self.dataset = manager._dataset(context.asset_key)
+        self.context = context
+        self.publication = publication
+        self.years = list(context.asset_partition_keys) if context.has_asset_partitions else []
+        self.refused = dict(publication.source.refused) if publication.source else {}
+        self.published: list[str] = []
+
+    def stage_and_publish(self) -> None:
+        root, lifetime = self.dataset.root, float(self.settings.staging_lease_seconds)
+        place = (self.dataset.client, self.dataset.bucket, root)
+        log = self.context.log
+        remove_dead_staging(*place, lifetime, log)
+        step = self.context.step_context
+        owner = f"{step.run_id}/{step.previous_attempt_count}"
+        with staging_area(*place, owner, lifetime, log) as area:
+            staged = self._stage(area)
+            self._start_over_if_the_source_changed()
+            for year in self.years or [WHOLE]:
+                if year not in self.refused:
+                    self._validate_and_publish(area, staged, year)
+
+    def failure(self) -> dg.Failure:
+        if set(self.refused) <= set(
+            self.publication.source.refused if self.publication.source else ()
+        ):
+            return unreadable_years(self.refused)
+        reasons = " ".join(f"{year}: {reason}" for year, reason in sorted(self.refused.items()))
+        return dg.Failure(
+            f"Not published: {', '.join(sorted(self.refused))}. {reasons} What was published "
+            "before stays in place. Mend the source, then materialize these partitions again.",
+            metadata={"not_published": dg.MetadataValue.json(self.refused)},
+            allow_retries=False,
+        )
+
+    def log_events_of_published(self) -> None:
+        """Log what Dagster would have logged for the published years, had the run succeeded."""
+        from dagster._core.definitions.assets.definition.asset_spec import AssetExecutionType
+        from dagster._core.execution.plan.execute_step import _get_output_asset_events
+
+        step = self.context.step_context
+        if self.published:
+            # Dagster's own function, for the versions and provenance it tags events with; private,
+            # and so covered by a test that compares them with those of a run that succeeded.
+            for event in _get_output_asset_events(
+                self.context.asset_key,
+                [] if self.published == [WHOLE] else self.published,
+                dg.Output(None, output_name=self.context.name),
+                step.op_def.output_def_named(self.context.name),
+                {},
+                step,
+                AssetExecutionType.MATERIALIZATION,
+            ):
+                DagsterEvent.asset_materialization(step, event)  # type: ignore[arg-type]
+        for result in self.publication.check_results():
+            DagsterEvent.asset_check_evaluation(step, result.to_asset_check_evaluation(step))
+
+    def _stage(self, area: StagingArea) -> _Staged:
+        """Write all years at once, and collect the audit rows from the same shared aggregate."""
+        started = time.monotonic()
+        publication, session = self.publication, self.spark.session
+        path = f"s3a://{area.bucket}/{area.prefix}rows"
+        with self.spark.progress(self.context.log):
+            if publication.shared is not None:
+                publication.shared.persist()
+            try:
+                if self.years:
+                    rows = publication.rows.repartition("year").sortWithinPartitions(
+                        "year", *publication.order_by
+                    )
+                    rows.write.partitionBy("year").parquet(path)
+                else:
+                    rows = publication.rows.coalesce(1).sortWithinPartitions(*publication.order_by)
+                    rows.write.parquet(path)
+                audit = publication.audit.collect() if publication.audit is not None else []
+            finally:
+                if publication.shared is not None:
+                    publication.shared.unpersist()
+        self.context.log.info(
+            f"Spark application {session.sparkContext.applicationId} staged the rows in "
+            f"{time.monotonic() - started:.1f} s."
+        )
+        return _Staged(_staged_keys(area), audit, time.monotonic() - started)
+
+    def _start_over_if_the_source_changed(self) -> None:
+        source = self.publication.source
+        changed = source.changed_years() if source else []
+        if not changed:
+            return
+        if self.context.step_context.previous_attempt_count:
+            raise dg.Failure(
+                f"The tables of {', '.join(changed)} changed twice while they were read. "
+                "Run it again when they are no longer written to.",
+                allow_retries=False,
+            )
+        self.context.log.warning(
+            f"The tables of {', '.join(changed)} changed while they were read: reading once more."
+        )
+        raise dg.RetryRequested(max_retries=1)
+
+    def _validate_and_publish(self, area: StagingArea, staged: _Staged, year: str) -> None:
+        started = time.monotonic()
+        if year not in staged.keys:
+            self.refused[year] = "no row is left after the rules; there is nothing to publish."
+            return
+        key = staged.keys[year]
+        rows = read_object(area.client, area.bucket, key)
+        audit = [row for row in staged.audit if year == WHOLE or str(row["year"]) == year]
+        staged_year = StagedYear(year, rows, audit, self._source_rows(year))
+        outcomes = self._schema_outcomes(rows) or self.publication.validate(staged_year)
+        self.publication.outcomes[year] = [o for o in outcomes if o.check != SCHEMA_KEY]
+        errors = [outcome.sentence for outcome in outcomes if outcome.refuses]
+        if errors:
+            self.refused[year] = " ".join(errors)
+            self.context.log.error(f"{year} is not published: {self.refused[year]}")
+            return
+        validated = time.monotonic()
+        area.assert_held()
+        self._publish(year, key)
+        self._add_metadata(
+            year,
+            rows,
+            {
+                **self.publication.describe(staged_year),
+                "seconds_starting_spark": round(self.spark.session_seconds, 1),
+                "seconds_reading_and_aggregating": round(staged.seconds, 1),
+                "seconds_validating": round(validated - started, 2),
+                "seconds_publishing": round(time.monotonic() - validated, 2),
+            },
+        )
+        self.published.append(year)
+
+    def _schema_outcomes(self, rows: "pa.Table") -> list[Outcome]:
+        """An asset publishes what it declares, or nothing."""
+        declared = (self.context.definition_metadata or {}).get(SCHEMA_KEY)
+        difference = same_columns(declared, table_schema(rows.schema)) if declared else ""
+        return [Outcome(SCHEMA_KEY, difference, passed=False)] if difference else []
+
+    def _publish(self, year: str, staged_key: str) -> None:
+        of_year = None if year == WHOLE else year
+        version = self._source_version(year)
+        current = self.dataset.published_metadata(of_year) or {}
+        if version and current.get("source-version", "") > version:
+            self.context.log.warning(
+                f"{year} is left as it is: it was published from a newer state of its table "
+                f"({current['source-version']}, and this run read {version})."
+            )
+            return
+        step = self.context.step_context
+        note = {
+            "published-at": publication_time(),
+            "run-id": step.run_id,
+            "code-version": self._code_version(),
+            "source-version": version,
+        }
+        self.dataset.publish(of_year, staged_key, note, self.settings.history_versions)
+        self.context.log.info(f"Published {self.dataset.uri(of_year)}")
+
+    def _source_version(self, year: str) -> str:
+        source = self.publication.source
+        return source.states[year].version if source and year in source.states else ""
+
+    def _source_rows(self, year: str) -> int | None:
+        source = self.publication.source
+        state = source.states.get(year) if source else None
+        return state.rows if state and state.settled else None
+
+    def _code_version(self) -> str:
+        layer = self.context.step_context.job_def.asset_layer
+        return layer.get(self.context.asset_key).code_version or ""
+
+    def _add_metadata(self, year: str, rows: "pa.Table", more: Mapping[str, Any]) -> None:
+        of_year = None if year == WHOLE else year
+        definition = self.context.definition_metadata or {}
+        count_key = "dagster/partition_row_count" if of_year else "dagster/row_count"
+        metadata = {
+            count_key: rows.num_rows,
+            SCHEMA_KEY: table_schema(rows.schema, definition.get(SCHEMA_KEY)),
+            "dagster/uri": self.dataset.uri(of_year),
+            "preview": preview(rows),
+            "spark_application_id": self.spark.application_id,
+            "spark_ui": dg.MetadataValue.url(self.spark.ui_url),
+            "source_version": self._source_version(year) or None,
+            "checks": _checks_table(self.publication.outcomes[year]),
+            **more,
+        }
+        if lineage := definition.get("dagster/column_lineage"):
+            metadata["dagster/column_lineage"] = lineage
+        self.context.step_context.add_asset_metadata(
+            {name: value for name, value in metadata.items() if value is not None},
+            asset_key=self.context.asset_key,
+            partition_key=of_year,
+        )
+
+
+def _staged_keys(area: StagingArea) -> dict[str, str]:
+    """The staged objects by year; ``WHOLE`` where there are no years."""
+    pages = area.client.get_paginator("list_objects_v2").paginate(
+        Bucket=area.bucket, Prefix=f"{area.prefix}rows/"
+    )
+    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    parquet = [key for key in keys if key.endswith(".parquet") and "/__magic" not in key]
+    staged = {
+        key.split("/year=")[-1].split("/")[0] if "/rows/year=" in key else WHOLE: key
+        for key in parquet
+    }
+    if len(staged) != len(parquet):
+        raise RuntimeError(f"Spark staged several objects for one year: {sorted(parquet)}")
+    return staged
+
+
+def _checks_table(outcomes: Sequence[Outcome]) -> dg.TableMetadataValue | None:
+    if not outcomes:
+        return None
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({"check": o.check, "passed": o.passed, "found": o.sentence})
+            for o in outcomes
+        ]
+    )
+
+
+def _check_same_schemas(
+    asset: str, expected: dg.TableSchema, schemas: Mapping[str, "pa.Schema"]
+) -> None:
+    different = {
+        year: difference
+        for year, schema in schemas.items()
+        if (difference := same_columns(expected, table_schema(schema)))
+    }
+    if different:
+        reasons = " ".join(f"{year}: {reason}" for year, reason in different.items())
+        commands = "; ".join(
+            f"dagster asset materialize -m sparkpar_assets.definitions --select {asset} "
+            f"--partition {year}"
+            for year in different
+        )
+        raise dg.Failure(
+            f"Published years of {asset} have another schema than it declares. {reasons} "
+            f"Publish them again: {commands}",
+            metadata={"different_years": dg.MetadataValue.json(different)},
+            allow_retries=False,
+        )
