@@ -1,0 +1,1 @@
+"""The stack that needs no cloud: emulators and a Spark cluster on this machine."""

@@ -1,0 +1,89 @@
+"""Starts bqemulator with its two gaps for Java clients closed.
+
+``tests/embedded/test_bigquery_gaps.py`` fails when either is no longer needed.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import duckdb
+import duckdb_extensions
+import grpc
+import pyarrow as pa
+from bqemulator import cli
+from bqemulator.streaming import read_session
+from grpc.aio import _server
+
+SESSION_SECONDS = 900
+
+
+def main() -> None:
+    """Start the emulator: our own two options, then bqemulator's command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--certificate", type=Path, required=True)
+    parser.add_argument("--key", type=Path, required=True)
+    arguments, emulator_arguments = parser.parse_known_args()
+    credentials = grpc.ssl_server_credentials(
+        [(arguments.key.read_bytes(), arguments.certificate.read_bytes())]
+    )
+    install_spatial()
+    serve_tls(credentials)
+    read_session._serialise_arrow_schema = serialize_schema
+    read_session._SESSIONS = RecentSessions()
+    cli.main(emulator_arguments)
+
+
+def install_spatial() -> None:
+    """Give DuckDB the extension that the emulator needs, from its wheel, not the network."""
+    with duckdb.connect() as connection:
+        duckdb_extensions.import_extension("spatial", con=connection)
+
+
+def serialize_schema(schema: pa.Schema) -> bytes:
+    """The schema message alone.
+
+    bqemulator ends it with an end-of-stream marker, at which Java's reader stops: it finds no
+    rows, and no error.
+    """
+    content: bytes = schema.serialize().to_pybytes()
+    return content
+
+
+def serve_tls(credentials: grpc.ServerCredentials) -> None:
+    """Let the gRPC server speak TLS, which Google's Java client always does."""
+
+    def add_secure_port(grpc_server: _server.Server, address: str) -> int:
+        port = grpc_server.add_secure_port(address, credentials)
+        return int(port)
+
+    _server.Server.add_insecure_port = add_secure_port
+
+
+class RecentSessions(dict[str, read_session.ReadSessionState]):
+    """Read sessions, each with its rows, until nobody has asked for one in a quarter of an hour.
+
+    bqemulator keeps them for ever: a server that stays up would end with all memory taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._used: dict[str, float] = {}
+
+    def __setitem__(self, name: str, session: read_session.ReadSessionState) -> None:
+        for old, used in list(self._used.items()):
+            if time.monotonic() - used > SESSION_SECONDS:
+                self._used.pop(old, None)
+                self.pop(old, None)
+        self._used[name] = time.monotonic()
+        super().__setitem__(name, session)
+
+    def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
+        """The session of a name, which is in use then."""
+        if name in self._used:
+            self._used[name] = time.monotonic()
+        return super().get(name, default)
+
+
+if __name__ == "__main__":
+    main()

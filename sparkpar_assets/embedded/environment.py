@@ -1,0 +1,139 @@
+"""The environment that leads the platform to the embedded stack, and to nothing else."""
+
+import os
+import shlex
+from collections.abc import Mapping
+
+from sparkpar_assets import settings
+from sparkpar_assets.embedded import jars
+from sparkpar_assets.embedded.credentials import (
+    PROJECT,
+    s3_keys,
+    service_account_file,
+    trust_store_file,
+)
+from sparkpar_assets.embedded.ports import HOST
+from sparkpar_assets.embedded.s3_proxy import BUCKET
+from sparkpar_assets.embedded.server import StackConfig
+from sparkpar_assets.embedded.spark_master import master_url
+from sparkpar_assets.embedded.state import write_private
+
+JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+"""Quick to start, for small data: a cold session takes half the time."""
+
+FOREIGN_PREFIXES = ("AWS_", "GOOGLE_", "GCLOUD_", "CLOUDSDK_", "BIGQUERY_", "PYSPARK_", "SPARK_")
+FOREIGN_NAMES = ("GCP_PROJECT", "HADOOP_CONF_DIR", "HADOOP_HOME", "YARN_CONF_DIR")
+"""What libraries under the platform read by themselves, and must not find here."""
+
+KEPT = ("AWS_CA_BUNDLE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
+"""Where a company's network needs its certificate authority; these lead nowhere."""
+
+DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+nux: # the form that asks for an address when the UI is first opened
+  enabled: false
+"""
+
+
+def platform_values(config: StackConfig) -> dict[str, str]:
+    """A value for every variable of the platform; an empty one means that it is not set."""
+    keys = s3_keys(config.state)
+    values = {
+        "GOOGLE_APPLICATION_CREDENTIALS": str(service_account_file(config.state)),
+        "GCP_PROJECT_ID": PROJECT,
+        "TAXI_TABLE_PREFIX": settings.Settings().taxi_table_prefix,
+        "BIGQUERY_EMULATOR_HOST": config.url("bigquery"),
+        "BIGQUERY_STORAGE_GRPC_ENDPOINT": f"localhost:{config.ports['bigquery-storage']}",
+        "BIGQUERY_SNAPSHOT_READS": "false",  # the emulator has no time travel for reads
+        "S3_BUCKET": BUCKET,
+        "S3_PREFIX": "taxi",
+        "AWS_ACCESS_KEY_ID": keys.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": config.url("s3"),
+        "SPARK_MASTER_URL": master_url(config),
+        "SPARK_DRIVER_HOST": HOST,
+        "SPARK_DRIVER_MEMORY": "512m",
+        "SPARK_EXECUTOR_MEMORY": "1g",
+        "SPARK_EXECUTOR_CORES": "1",
+        "SPARK_CORES_MAX": "2",
+        "SPARK_DRIVER_JAVA_OPTIONS": JAVA_OPTIONS,
+        "SPARK_EXECUTOR_JAVA_OPTIONS": JAVA_OPTIONS,
+        "SPARK_EVENT_LOG_DIR": config.state.event_logs.as_uri(),
+        "SPARK_HISTORY_URL": config.url("spark-history"),
+        "SPARK_JARS_DIR": str(jars.JARS),
+        "TLS_TRUST_STORE": str(trust_store_file(config.state)),
+        "JAVA_HOME": config.java_home,
+    }
+    return dict.fromkeys(settings.variable_names(), "") | values
+
+
+def stack_values(config: StackConfig) -> dict[str, str]:
+    """The platform's values, and what Dagster, Spark and Python need beside them."""
+    state = config.state
+    return platform_values(config) | {
+        settings.ENV_FILE_VARIABLE: str(state.environment_file),
+        "DAGSTER_HOME": str(state.dagster_home),
+        "SPARK_LOCAL_IP": HOST,  # the driver's web interface would listen on all addresses
+        "SPARK_LOCAL_DIRS": str(state.temporary),
+        "MPLCONFIGDIR": str(state.home / "matplotlib"),  # its font cache, else in the user's home
+        # Where a proxy is set, it is not asked for this machine's own servers.
+        "NO_PROXY": _no_proxy(os.environ),
+        "no_proxy": _no_proxy(os.environ),
+    }
+
+
+def shell_lines(config: StackConfig, environ: Mapping[str, str] | None = None) -> str:
+    """Lines for a shell's ``eval`` that set every variable, and unset what must not be there."""
+    environ = os.environ if environ is None else environ
+    values = stack_values(config)
+    empty = [name for name, value in values.items() if not value]
+    foreign = sorted({*empty, *_foreign(environ, values)})
+    lines = [f"unset {name}" for name in foreign]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in values.items() if value]
+    return "\n".join(lines)
+
+
+def process_environment(
+    config: StackConfig, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The whole environment of a child process that works on the stack."""
+    environ = os.environ if environ is None else environ
+    values = stack_values(config)
+    foreign = _foreign(environ, values)
+    kept = {name: value for name, value in environ.items() if name not in foreign | values.keys()}
+    return kept | {name: value for name, value in values.items() if value}
+
+
+def write_environment(config: StackConfig) -> None:
+    """Write the file that ``SPARKPAR_ENV_FILE`` names, and Dagster's instance folder."""
+    config.state.dagster_home.mkdir(parents=True, exist_ok=True)
+    dagster_yaml = config.state.dagster_home / "dagster.yaml"
+    if not dagster_yaml.exists():
+        dagster_yaml.write_text(DAGSTER_YAML)
+    lines = [f"{name}={_dotenv_quote(value)}\n" for name, value in platform_values(config).items()]
+    write_private(config.state.environment_file, "".join(lines))
+
+
+def _dotenv_quote(value: str) -> str:
+    """A value as python-dotenv reads it back: in single quotes only these two are special."""
+    if not value:
+        return ""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _foreign(environ: Mapping[str, str], values: Mapping[str, str]) -> set[str]:
+    return {
+        name
+        for name in environ
+        if (name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES)
+        and name not in KEPT
+        and not values.get(name)
+    }
+
+
+def _no_proxy(environ: Mapping[str, str]) -> str:
+    present = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    hosts = [host for host in present.split(",") if host]
+    return ",".join(dict.fromkeys([*hosts, "localhost", HOST]))
