@@ -1,6 +1,6 @@
 """Metadata in the forms that Dagster's UI shows: schemas, previews, plots."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_KEY = "dagster/column_schema"
+LINEAGE_KEY = "dagster/column_lineage"
 PREVIEW_ROWS = 20
 CHART_INCHES = (8, 4.2)
 CHART_DPI = 110
@@ -22,6 +23,20 @@ def column_schema(columns: Mapping[str, tuple[str, str]]) -> dg.TableSchema:
             dg.TableColumn(name=name, type=kind, description=description)
             for name, (kind, description) in columns.items()
         ]
+    )
+
+
+def column_lineage(
+    schema: dg.TableSchema, upstream: str, sources: Callable[[str], Iterable[str]]
+) -> dg.TableColumnLineage:
+    """Which of an upstream asset's columns each column of a schema is computed from."""
+    return dg.TableColumnLineage(
+        {
+            column.name: [
+                dg.TableColumnDep(dg.AssetKey(upstream), source) for source in sources(column.name)
+            ]
+            for column in schema.columns
+        }
     )
 
 

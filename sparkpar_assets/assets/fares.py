@@ -8,7 +8,7 @@ import dagster as dg
 from sparkpar_assets.checks import FARE_CHECKS, check_specs, excluded_trips, validate_fares
 from sparkpar_assets.io_managers.bigquery import SourceYears
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
-from sparkpar_assets.metadata import SCHEMA_KEY, column_schema
+from sparkpar_assets.metadata import LINEAGE_KEY, SCHEMA_KEY, column_lineage, column_schema
 from sparkpar_assets.partitions import TAXI_YEARS
 from sparkpar_assets.transforms import fares
 
@@ -32,22 +32,17 @@ SCHEMA = column_schema(
 )
 
 
-def _lineage() -> dg.TableColumnLineage:
-    """Which of the trips' columns each column is computed from."""
-    rule = ("passenger_count", "fare_amount")
-    read = {
-        "avg_tip": (*rule, "tip_amount"),
-        "avg_distance": (*rule, "trip_distance"),
-    }
-    return dg.TableColumnLineage(
-        {
-            column.name: [
-                dg.TableColumnDep(dg.AssetKey("yellow_taxi_trips"), source)
-                for source in read.get(column.name, rule)
-            ]
-            for column in SCHEMA.columns
-        }
-    )
+RULE = ("passenger_count", "fare_amount")
+"""The columns that decide whether a trip is counted, and in which group."""
+
+LINEAGE = column_lineage(
+    SCHEMA,
+    "yellow_taxi_trips",
+    lambda column: {
+        "avg_tip": (*RULE, "tip_amount"),
+        "avg_distance": (*RULE, "trip_distance"),
+    }.get(column, RULE),
+)
 
 
 @dg.asset(
@@ -60,7 +55,7 @@ def _lineage() -> dg.TableColumnLineage:
     kinds={"spark", "s3", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",
-    metadata={SCHEMA_KEY: SCHEMA, "dagster/column_lineage": _lineage()},
+    metadata={SCHEMA_KEY: SCHEMA, LINEAGE_KEY: LINEAGE},
 )
 def fare_by_passenger_count(trips: SourceYears) -> Iterator[dg.Output[Publication] | Any]:
     """Trips, fares, tips and distances by passenger count, one Parquet object a year.

@@ -9,7 +9,13 @@ import dagster as dg
 from sparkpar_assets.checks import TREND_CHECKS, check_specs, validate_trends
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
 from sparkpar_assets.io_managers.s3_parquet import PublishedYears
-from sparkpar_assets.metadata import SCHEMA_KEY, column_schema, line_chart
+from sparkpar_assets.metadata import (
+    LINEAGE_KEY,
+    SCHEMA_KEY,
+    column_lineage,
+    column_schema,
+    line_chart,
+)
 from sparkpar_assets.transforms import trends
 
 CHARTED_TRIPS = 100
@@ -31,21 +37,14 @@ SCHEMA = column_schema(
 )
 
 
-def _lineage() -> dg.TableColumnLineage:
-    """Which columns of the fares each column is computed from."""
-    read = {
+LINEAGE = column_lineage(
+    SCHEMA,
+    "fare_by_passenger_count",
+    lambda column: {
         "share_of_trips": ("year", "trips"),
         "change_in_avg_fare": ("year", "passenger_count", "avg_fare"),
-    }
-    return dg.TableColumnLineage(
-        {
-            column.name: [
-                dg.TableColumnDep(dg.AssetKey("fare_by_passenger_count"), source)
-                for source in read.get(column.name, (column.name,))
-            ]
-            for column in SCHEMA.columns
-        }
-    )
+    }.get(column, (column,)),
+)
 
 
 @dg.asset(
@@ -58,7 +57,7 @@ def _lineage() -> dg.TableColumnLineage:
     kinds={"spark", "s3", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",
-    metadata={SCHEMA_KEY: SCHEMA, "dagster/column_lineage": _lineage()},
+    metadata={SCHEMA_KEY: SCHEMA, LINEAGE_KEY: LINEAGE},
 )
 def fare_trends(fares: PublishedYears) -> Iterator[dg.Output[Publication] | Any]:
     """Each group's share of the trips and the change of its mean fare, over all published years."""

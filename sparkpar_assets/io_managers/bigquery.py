@@ -15,6 +15,9 @@ from sparkpar_assets.settings import Settings
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+ROWS_PER_STREAM = 50_000
+"""A stream is a Spark task, whose start costs more than reading so many rows."""
+
 
 @dataclass(frozen=True)
 class SourceYears:
@@ -113,6 +116,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
             "bigQueryHttpEndpoint": settings.bigquery_http_endpoint,
             "bigQueryStorageGrpcEndpoint": settings.bigquery_storage_endpoint,
             "readDataFormat": "ARROW",
+            "maxParallelism": max(1, state.rows // ROWS_PER_STREAM),
         }
         if settings.bigquery_snapshot_reads:
             # By our clock, which may be behind the server's: then the last change is the later one.

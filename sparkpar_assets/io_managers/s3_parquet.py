@@ -17,7 +17,7 @@ from sparkpar_assets.io_managers.publication import (
 )
 from sparkpar_assets.io_managers.published import PublishedDataset, publication_time, read_object
 from sparkpar_assets.io_managers.staging import StagingArea, remove_dead_staging, staging_area
-from sparkpar_assets.metadata import SCHEMA_KEY, preview, same_columns, table_schema
+from sparkpar_assets.metadata import LINEAGE_KEY, SCHEMA_KEY, preview, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.s3 import bucket_of, s3_client
 from sparkpar_assets.resources.spark import Spark
@@ -330,8 +330,8 @@ class _Run:
             "checks": _checks_table(self.publication.outcomes[year]),
             **more,
         }
-        if lineage := definition.get("dagster/column_lineage"):
-            metadata["dagster/column_lineage"] = lineage
+        if lineage := definition.get(LINEAGE_KEY):
+            metadata[LINEAGE_KEY] = lineage
         self.context.step_context.add_asset_metadata(
             {name: value for name, value in metadata.items() if value is not None},
             asset_key=self.context.asset_key,

@@ -131,8 +131,8 @@ class Spark(dg.ConfigurableResource[object]):
                 ).spark_session
         except (Py4JError, PySparkException, OSError) as error:
             raise dg.Failure(
-                f"Spark did not start: {str(error).strip().splitlines()[0]} "
-                "The run's stderr has the JVM's own reason; check the SPARK_ settings.",
+                f"Spark did not start: {_cause(error)} "
+                "Look at the run's stderr for more, and check the SPARK_ settings.",
             ) from error
         if threading.current_thread() is threading.main_thread():
             # PySpark puts its own handler here; Dagster's is the one that can cancel a run.
@@ -221,6 +221,15 @@ def check_master(master: str) -> None:
         "Start the cluster, or correct SPARK_MASTER_URL.",
         allow_retries=False,
     )
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what the JVM says, where it is the JVM that says it."""
+    from py4j.protocol import Py4JJavaError
+
+    text = str(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error)
+    line = text.strip().splitlines()[0]
+    return line if line.endswith(".") else f"{line}."
 
 
 def _java_home(settings: Settings) -> str:
