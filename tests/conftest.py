@@ -1,0 +1,19 @@
+"""What several kinds of tests need."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparkpar_assets.embedded.testing import EmbeddedStack, fresh_stack
+from sparkpar_assets.settings import PROJECT_ROOT
+
+
+@pytest.fixture(scope="session")
+def embedded_stack() -> Iterator[EmbeddedStack]:
+    """BigQuery, S3 and Spark of this test session alone, without tables; gone when it ends."""
+    chosen = os.environ.get("SPARKPAR_TEST_STATE")
+    root = Path(chosen) if chosen else PROJECT_ROOT / ".sparkpar" / "test"
+    with fresh_stack(root.absolute()) as stack:
+        yield stack

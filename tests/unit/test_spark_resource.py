@@ -1,0 +1,126 @@
+"""The Spark resource's configuration and the looks it takes before it starts."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from sparkpar_assets.resources.spark import (
+    _configuration,
+    _describe_progress,
+    _launch_environment,
+    check_jars,
+    check_master,
+)
+from sparkpar_assets.settings import load_settings
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE000000000",
+    "AWS_SECRET_ACCESS_KEY": "hush\\hush",
+    "AWS_SESSION_TOKEN": "whisper",
+}
+
+
+def test_no_secret_is_in_the_configuration_that_goes_onto_the_command_line(tmp_path: Path) -> None:
+    settings = load_settings(SECRETS | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9000"})
+    configuration = _configuration(settings, "application", tmp_path)
+    assert not any(secret in str(configuration) for secret in SECRETS.values())
+
+
+def test_secrets_go_through_a_file_for_this_user_alone_that_is_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYSPARK_SUBMIT_ARGS", raising=False)
+    with _launch_environment(load_settings(SECRETS), "/java", tmp_path):
+        (file,) = tmp_path.iterdir()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        lines = file.read_text().splitlines()
+        assert str(file) in os.environ["PYSPARK_SUBMIT_ARGS"]
+    assert "spark.hadoop.fs.s3a.secret.key=hush\\\\hush" in lines
+    assert "spark.hadoop.fs.s3a.session.token=whisper" in lines
+    assert list(tmp_path.iterdir()) == []
+    assert "PYSPARK_SUBMIT_ARGS" not in os.environ
+
+
+def test_the_users_spark_defaults_stay_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "spark-defaults.conf").write_text("spark.locality.wait 1s")
+    monkeypatch.setenv("SPARK_CONF_DIR", str(conf))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with _launch_environment(load_settings({}), "/java", scratch):
+        assert "spark.locality.wait 1s\n" in (scratch / "spark.properties").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "provider"),
+    [
+        ({}, "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"),
+        (
+            {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+            "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",
+        ),
+        (SECRETS, "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"),
+    ],
+)
+def test_credentials_that_are_not_set_come_from_the_usual_chain(
+    tmp_path: Path, values: dict[str, str], provider: str
+) -> None:
+    configuration = _configuration(load_settings(values), "application", tmp_path)
+    assert configuration["spark.hadoop.fs.s3a.aws.credentials.provider"] == provider
+
+
+def test_a_trust_store_in_a_folder_with_a_space_is_one_option(tmp_path: Path) -> None:
+    settings = load_settings({"TLS_TRUST_STORE": "/a b/trust.p12"})
+    options = _configuration(settings, "application", tmp_path)["spark.executor.extraJavaOptions"]
+    assert '"-Djavax.net.ssl.trustStore=/a b/trust.p12"' in options
+
+
+def test_any_of_several_masters_may_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as master:
+        check_master(f"spark://127.0.0.1:1,127.0.0.1:{master.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("master", ["local[*]", "yarn", "k8s://https://127.0.0.1:1"])
+def test_only_standalone_masters_are_asked(master: str) -> None:
+    check_master(master)
+
+
+def test_a_master_url_without_a_port_is_named() -> None:
+    with pytest.raises(dg.Failure) as refused:
+        check_master("spark://somewhere")
+    assert "No Spark master answers at spark://somewhere" in str(refused.value.description)
+
+
+def test_jars_of_optional_groups_and_of_servers_are_not_missed(tmp_path: Path) -> None:
+    (tmp_path / "jars.toml").write_text(
+        '[[jar]]\ncoordinates = "org.a:one:1"\n'
+        '[[jar]]\ncoordinates = "org.a:two:2:shaded"\n'
+        '[[jar]]\ncoordinates = "org.a:three:3"\ngroup = "gcs"\n'
+        '[[jar]]\ncoordinates = "org.a:four:4"\nserver = true\n'
+    )
+    with pytest.raises(dg.Failure) as missing:
+        check_jars(tmp_path)
+    assert str(missing.value.description) == (
+        f"Jars are missing from {tmp_path}: one-1.jar, two-2-shaded.jar. Run ./download_jars.sh."
+    )
+    (tmp_path / "one-1.jar").touch()
+    (tmp_path / "two-2-shaded.jar").touch()
+    check_jars(tmp_path)
+
+
+def test_progress_counts_the_tasks_of_active_stages() -> None:
+    stage = {"stageId": 4, "numTasks": 12, "numCompleteTasks": 5, "numActiveTasks": 2}
+    driver = {"id": "driver", "totalCores": 0}
+    executor = {"id": "0", "totalCores": 1}
+    assert _describe_progress([stage], [driver, executor]) == (
+        "Spark: stage 4, 5 of 12 tasks done, 2 running"
+    )
+    assert _describe_progress([stage], [driver]).startswith("Spark waits for an executor")
+    assert _describe_progress([], [driver]) == ""
