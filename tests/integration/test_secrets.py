@@ -1,0 +1,150 @@
+"""Secrets stay in files and environments: not in command lines, logs, events or Spark's history."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.integration.versions import fares, trips_table
+from tests.integration.workbench import FARES, Workbench
+
+SAMPLE_SECONDS = 0.05
+
+
+class CommandLines(threading.Thread):
+    """Collects the command line of every process on the machine until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[str] = set()
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        """Look every few hundredths of a second: Spark's launchers live for half a second."""
+        while not self.stopped.wait(SAMPLE_SECONDS):
+            for process in psutil.process_iter():
+                try:
+                    self.seen.add("\0".join(process.cmdline()))
+                except psutil.Error:
+                    continue
+
+
+@contextmanager
+def sampled_command_lines() -> Iterator[set[str]]:
+    """The command lines of all processes that run while the block does."""
+    sampler = CommandLines()
+    sampler.start()
+    try:
+        yield sampler.seen
+    finally:
+        sampler.stopped.set()
+        sampler.join()
+
+
+@pytest.fixture
+def given_tokens(workbench: Workbench) -> Iterator[list[str]]:
+    """The access tokens that Google's clients are given, by way of an endpoint in between."""
+    tokens: list[str] = []
+    key_file = workbench.settings.google_credentials_file
+    assert key_file is not None
+    key = json.loads(Path(key_file).read_text())
+
+    class Relay(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {"Content-Type": self.headers["Content-Type"]}
+            answer = requests.post(key["token_uri"], body, headers=headers, timeout=30)
+            if answer.ok:
+                tokens.append(answer.json()["access_token"])
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    ours = workbench.folder / "service_account.json"
+    ours.write_text(json.dumps(key | {"token_uri": f"http://127.0.0.1:{server.server_port}/token"}))
+    workbench.configure(GOOGLE_APPLICATION_CREDENTIALS=str(ours))
+    yield tokens
+    server.shutdown()
+    server.server_close()
+
+
+def secrets_of(bench: Workbench, tokens: list[str]) -> dict[str, list[str]]:
+    """What must not be seen, by name: whole, or in the lines that a private key has."""
+    settings = bench.settings
+    keys = (settings.aws_access_key_id, settings.aws_secret_access_key)
+    access, secret = (key.get_secret_value() for key in keys if key is not None)
+    private_key = json.loads(Path(str(settings.google_credentials_file)).read_text())["private_key"]
+    lines = [line for line in private_key.splitlines() if line and "PRIVATE KEY" not in line]
+    return {
+        "AWS access key": [access],
+        "AWS secret key": [secret],
+        "Google private key": lines,
+        "Google access token": tokens,
+    }
+
+
+def leaks(secrets: dict[str, list[str]], content: bytes) -> list[str]:
+    """Names of the secrets that stand in some bytes."""
+    return [
+        name
+        for name, values in secrets.items()
+        if any(value.encode() in content for value in values)
+    ]
+
+
+def test_no_secret_of_a_run_is_seen_in_command_lines_logs_or_events(
+    workbench: Workbench, given_tokens: list[str]
+) -> None:
+    workbench.load_trips(2018, trips_table(3))
+    with sampled_command_lines() as command_lines:
+        run = workbench.materialize("--select", FARES, "--partition", "2018")
+    assert run.returncode == 0, run.stderr[-5000:]
+    assert workbench.published(2018).to_pylist() == fares(3)
+    assert given_tokens
+
+    secrets = secrets_of(workbench, given_tokens)
+    with workbench.instance() as instance:
+        (run_id,) = [record.run_id for record in instance.get_runs()]
+    for what in (
+        f"{FARES} {run_id}",
+        "CoarseGrainedExecutorBackend",
+        "dagster\0asset\0materialize",
+    ):
+        assert any(what in line for line in command_lines), f"{what} was not sampled"
+    assert not leaks(secrets, "\n".join(command_lines).encode())
+
+    state = workbench.stack.stack.state
+    written = {
+        "the run's output": [run.stdout.encode(), run.stderr.encode()],
+        "Dagster's instance": _contents(workbench.dagster_home),
+        "Spark's event logs": _contents(state.event_logs),
+        "executors' logs": _contents(*state.data.glob("spark-worker-*")),
+        "servers' logs": _contents(state.logs),
+        "temporary files": _contents(workbench.temporary),
+    }
+    assert any(run_id.encode() in content for content in written["Spark's event logs"])
+    assert any(run_id.encode() in content for content in written["Dagster's instance"])
+    assert not {
+        f"{name} in {where}"
+        for where, contents in written.items()
+        for content in contents
+        for name in leaks(secrets, content)
+    }
+
+
+def _contents(*folders: Path) -> list[bytes]:
+    """Every file below some folders, but for jars that Spark may have put there."""
+    files = (file for folder in folders for file in folder.rglob("*"))
+    return [file.read_bytes() for file in files if file.is_file() and file.suffix != ".jar"]

@@ -1,0 +1,21 @@
+"""A Spark session that several Dagster runs of one process share: most of a run is its start."""
+
+from typing import TYPE_CHECKING
+
+from sparkpar_assets.resources.spark import Spark
+from sparkpar_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class WarmSpark(Spark):
+    """The platform's session, started by the first run and left to those after it."""
+
+    def _start(self, settings: Settings) -> "SparkSession":
+        from pyspark.sql import SparkSession
+
+        return SparkSession.getActiveSession() or super()._start(settings)
+
+    def _stop(self) -> None:
+        """Leave the session to the next run."""
