@@ -166,14 +166,20 @@ class PublishedDataset:
 
     def _has(self, key: str) -> bool:
         listed = self.client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1)
-        return bool(listed.get("Contents"))
+        return any(item["Key"] == key for item in listed.get("Contents", []))
 
     def _trim_history(self, year: str | None, keep: int) -> None:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self._history_folder(year)
         )
-        # Keys begin with the time: the last ones are the newest.
-        keys = sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+        # Keys begin with the time: the last ones are the newest. The embedded S3 server lists as
+        # well what another run is just writing, under the key with a suffix.
+        keys = sorted(
+            item["Key"]
+            for page in pages
+            for item in page.get("Contents", [])
+            if item["Key"].endswith(".parquet")
+        )
         for key in keys[: max(0, len(keys) - keep)]:
             self.client.delete_object(Bucket=self.bucket, Key=key)
 

@@ -262,6 +262,10 @@ class _Run:
             return
         validated = time.monotonic()
         area.assert_held()
+        newer = self._published_from_newer(year)
+        if newer:
+            self._leave(year, newer)
+            return
         self._publish(year, key)
         self._add_metadata(
             year,
@@ -282,22 +286,38 @@ class _Run:
         difference = same_columns(declared, table_schema(rows.schema)) if declared else ""
         return [Outcome(SCHEMA_KEY, difference, passed=False)] if difference else []
 
-    def _publish(self, year: str, staged_key: str) -> None:
-        of_year = None if year == WHOLE else year
+    def _published_from_newer(self, year: str) -> str:
+        """The source version that the year is published from, if it is newer than this run's."""
+        current = self.dataset.published_metadata(_of_year(year)) or {}
         version = self._source_version(year)
-        current = self.dataset.published_metadata(of_year) or {}
-        if version and current.get("source-version", "") > version:
-            self.context.log.warning(
-                f"{year} is left as it is: it was published from a newer state of its table "
-                f"({current['source-version']}, and this run read {version})."
-            )
-            return
+        published = current.get("source-version", "")
+        return published if version and published > version else ""
+
+    def _leave(self, year: str, newer: str) -> None:
+        """Say that a year was not replaced, also in the event that Dagster logs for it."""
+        sentence = (
+            f"{year} is left as it is: it was published from a newer state of its table "
+            f"({newer}, and this run read {self._source_version(year)})."
+        )
+        self.context.log.warning(sentence)
+        self.context.step_context.add_asset_metadata(
+            {
+                "dagster/uri": self.dataset.uri(_of_year(year)),
+                "source_version": newer,
+                "not_replaced": sentence,
+            },
+            asset_key=self.context.asset_key,
+            partition_key=_of_year(year),
+        )
+
+    def _publish(self, year: str, staged_key: str) -> None:
+        of_year = _of_year(year)
         step = self.context.step_context
         note = {
             "published-at": publication_time(),
             "run-id": step.run_id,
             "code-version": self._code_version(),
-            "source-version": version,
+            "source-version": self._source_version(year),
         }
         self.dataset.publish(of_year, staged_key, note, self.settings.history_versions)
         self.context.log.info(f"Published {self.dataset.uri(of_year)}")
@@ -316,7 +336,7 @@ class _Run:
         return layer.get(self.context.asset_key).code_version or ""
 
     def _add_metadata(self, year: str, rows: "pa.Table", more: Mapping[str, Any]) -> None:
-        of_year = None if year == WHOLE else year
+        of_year = _of_year(year)
         definition = self.context.definition_metadata or {}
         count_key = "dagster/partition_row_count" if of_year else "dagster/row_count"
         metadata = {
@@ -337,6 +357,10 @@ class _Run:
             asset_key=self.context.asset_key,
             partition_key=of_year,
         )
+
+
+def _of_year(year: str) -> str | None:
+    return None if year == WHOLE else year
 
 
 def _staged_keys(area: StagingArea) -> dict[str, str]:
