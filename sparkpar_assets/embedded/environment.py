@@ -2,10 +2,13 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from sparkpar_assets import settings
 from sparkpar_assets.embedded import jars
+from sparkpar_assets.embedded.class_archive import class_archive
 from sparkpar_assets.embedded.credentials import (
     PROJECT,
     s3_keys,
@@ -13,10 +16,10 @@ from sparkpar_assets.embedded.credentials import (
     trust_store_file,
 )
 from sparkpar_assets.embedded.ports import HOST
-from sparkpar_assets.embedded.s3_proxy import BUCKET
+from sparkpar_assets.embedded.s3_proxy import BUCKET, REGION
 from sparkpar_assets.embedded.server import StackConfig
 from sparkpar_assets.embedded.spark_master import master_url
-from sparkpar_assets.embedded.state import write_private
+from sparkpar_assets.embedded.state import State, write_private
 
 JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 """Quick to start, for small data: a cold session takes half the time."""
@@ -39,6 +42,8 @@ nux: # the form that asks for an address when the UI is first opened
 def platform_values(config: StackConfig) -> dict[str, str]:
     """A value for every variable of the platform; an empty one means that it is not set."""
     keys = s3_keys(config.state)
+    archive = class_archive(config.java_home, jars.JARS)
+    java_options = f"{JAVA_OPTIONS} {archive.options}".strip()
     values = {
         "GOOGLE_APPLICATION_CREDENTIALS": str(service_account_file(config.state)),
         "GCP_PROJECT_ID": PROJECT,
@@ -50,7 +55,7 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "S3_PREFIX": "taxi",
         "AWS_ACCESS_KEY_ID": keys.access_key_id,
         "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL_S3": config.url("s3"),
         "SPARK_MASTER_URL": master_url(config),
         "SPARK_DRIVER_HOST": HOST,
@@ -58,8 +63,8 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "SPARK_EXECUTOR_MEMORY": "1g",
         "SPARK_EXECUTOR_CORES": "1",
         "SPARK_CORES_MAX": "2",
-        "SPARK_DRIVER_JAVA_OPTIONS": JAVA_OPTIONS,
-        "SPARK_EXECUTOR_JAVA_OPTIONS": JAVA_OPTIONS,
+        "SPARK_DRIVER_JAVA_OPTIONS": java_options,
+        "SPARK_EXECUTOR_JAVA_OPTIONS": java_options,
         "SPARK_EVENT_LOG_DIR": config.state.event_logs.as_uri(),
         "SPARK_HISTORY_URL": config.url("spark-history"),
         "SPARK_JARS_DIR": str(jars.JARS),
@@ -112,8 +117,44 @@ def write_environment(config: StackConfig) -> None:
     dagster_yaml = config.state.dagster_home / "dagster.yaml"
     if not dagster_yaml.exists():
         dagster_yaml.write_text(DAGSTER_YAML)
-    lines = [f"{name}={_dotenv_quote(value)}\n" for name, value in platform_values(config).items()]
-    write_private(config.state.environment_file, "".join(lines))
+    _write_env_file(config.state.environment_file, platform_values(config))
+
+
+@contextmanager
+def recording_environment(config: StackConfig, **overrides: str) -> Iterator[dict[str, str]]:
+    """The environment of a run whose driver records Java's classes for the runs after the block.
+
+    Args:
+        config: The stack.
+        overrides: Other values of variables of the platform.
+    """
+    file = config.state.stack / "recording.env"
+    archive = class_archive(config.java_home, jars.JARS)
+    with archive.recording() as options:
+        driver = {"SPARK_DRIVER_JAVA_OPTIONS": f"{JAVA_OPTIONS} {options}"}
+        _write_env_file(file, platform_values(config) | driver | overrides)
+        try:
+            yield process_environment(config) | {settings.ENV_FILE_VARIABLE: str(file)}
+        finally:
+            file.unlink()
+    write_environment(config)
+
+
+def create_dagster_instance(state: State) -> None:
+    """Make the instance's databases: of two commands that find none, one would fail."""
+    if (state.dagster_home / "history").exists():
+        return
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(state.dagster_home)) as instance:
+        instance.get_run_records(limit=1)
+        instance.get_asset_keys(limit=1)
+        instance.all_instigator_state()
+
+
+def _write_env_file(file: Path, values: Mapping[str, str]) -> None:
+    lines = [f"{name}={_dotenv_quote(value)}\n" for name, value in values.items()]
+    write_private(file, "".join(lines))
 
 
 def _dotenv_quote(value: str) -> str:

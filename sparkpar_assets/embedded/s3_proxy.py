@@ -1,6 +1,7 @@
 """S3Proxy: a folder of this machine, served as S3."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparkpar_assets.embedded import jars
 from sparkpar_assets.embedded.credentials import S3Keys, s3_keys
@@ -8,8 +9,12 @@ from sparkpar_assets.embedded.jvm import java_command
 from sparkpar_assets.embedded.server import Server, StackConfig, clean_environment, http_status
 from sparkpar_assets.embedded.state import write_private
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 NAME = "s3"
 BUCKET = "sparkpar"
+REGION = "us-east-1"
 
 
 def s3_proxy(config: StackConfig) -> Server:
@@ -33,6 +38,21 @@ def s3_proxy(config: StackConfig) -> Server:
         is_healthy=lambda: http_status(port) in (200, 403),
         before_start=lambda: _prepare(config, properties_file),
     )
+
+
+def s3_client(config: StackConfig) -> "S3Client":
+    """A client of the server, with every setting passed to it."""
+    import boto3
+
+    keys = s3_keys(config.state)
+    client: S3Client = boto3.Session().client(
+        "s3",
+        endpoint_url=config.url(NAME),
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_access_key,
+        region_name=REGION,
+    )
+    return client
 
 
 def _prepare(config: StackConfig, properties_file: Path) -> None:

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 MASTER_TIMEOUT_SECONDS = 5
 PROGRESS_SECONDS = 3
-JVM_EXIT_SECONDS = 30
+JVM_EXIT_SECONDS = 120
+SHUFFLE_CORES = 8
+"""Assumed where a run takes what is free: the counts by fare are small even for all years."""
 
 
 class Spark(dg.ConfigurableResource[object]):
@@ -167,7 +170,10 @@ def stop_jvm() -> None:
     SparkContext._jvm = None
     gateway.shutdown()
     gateway.proc.stdin.close()
-    gateway.proc.wait(timeout=JVM_EXIT_SECONDS)
+    try:
+        gateway.proc.wait(timeout=JVM_EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        gateway.proc.kill()  # what the run has published stays, whatever keeps its JVM
 
 
 def check_jars(jars_dir: Path) -> None:
@@ -274,13 +280,17 @@ def _configuration(settings: Settings, application: str, scratch: Path) -> dict[
         "spark.eventLog.dir": settings.spark_event_log_dir,
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
-        # A dozen groups a year: Spark's default of 200 tasks would be 190 empty ones.
-        "spark.sql.shuffle.partitions": "8",
+        "spark.sql.shuffle.partitions": str(_shuffle_partitions(settings)),
         # Without a key file the client asks Google's metadata server, which only Google's cloud
         # has: elsewhere the question costs seconds in every JVM.
         "spark.executorEnv.NO_GCE_CHECK": "true" if settings.google_credentials_file else None,
     } | _s3a_configuration(settings)
     return {name: value for name, value in configuration.items() if value}
+
+
+def _shuffle_partitions(settings: Settings) -> int:
+    """Two tasks a core. Spark's default is 200, nearly all of them empty for a dozen groups."""
+    return 2 * (settings.spark_cores_max or SHUFFLE_CORES)
 
 
 def _trust_store_options(settings: Settings) -> list[str]:
