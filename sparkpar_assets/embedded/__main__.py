@@ -14,6 +14,7 @@ from sparkpar_assets.embedded.state import State
 
 def main() -> None:
     """Run one command; what a user can mend ends in two sentences and exit code 1."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress, in a pipe too
     arguments = _parser().parse_args()
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:

@@ -60,6 +60,7 @@ COLUMNS = (
 def main() -> None:
     """Run the demo; a Ctrl-C stops the run that is going, and leaves the servers up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress, in a pipe too
     try:
         demo()
     except EmbeddedError as error:

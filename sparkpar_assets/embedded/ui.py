@@ -21,6 +21,7 @@ READY_WITHIN_SECONDS = 120
 def main() -> None:
     """Serve until Ctrl-C, which ends both processes in order."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress, in a pipe too
     try:
         serve()
     except EmbeddedError as error:

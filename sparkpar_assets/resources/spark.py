@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MASTER_TIMEOUT_SECONDS = 5
 PROGRESS_SECONDS = 3
 JVM_EXIT_SECONDS = 120
+SCRATCH_PROPERTY = "sparkpar.scratch"
+"""System property of driver and executors: the folder of what is gone with the run."""
 SHUFFLE_CORES = 8
 """Assumed where a run takes what is free: the counts by fare are small even for all years."""
 
@@ -265,6 +267,7 @@ def _configuration(settings: Settings, application: str, scratch: Path) -> dict[
         "spark.driver.extraClassPath": class_path,
         "spark.driver.extraJavaOptions": " ".join(
             [
+                f'"-D{SCRATCH_PROPERTY}={scratch}"',
                 f'"-Dhadoop.tmp.dir={scratch}"',
                 f'"-Djava.io.tmpdir={scratch}"',
                 *trust,
@@ -274,7 +277,10 @@ def _configuration(settings: Settings, application: str, scratch: Path) -> dict[
         "spark.executor.memory": settings.spark_executor_memory,
         "spark.executor.cores": str(settings.spark_executor_cores),
         "spark.executor.extraClassPath": class_path,
-        "spark.executor.extraJavaOptions": " ".join([*trust, settings.spark_executor_java_options]),
+        "spark.executor.extraJavaOptions": " ".join(
+            # An executor's working folder is the application's own, on every kind of cluster.
+            [f"-D{SCRATCH_PROPERTY}=.", *trust, settings.spark_executor_java_options]
+        ),
         "spark.cores.max": settings.spark_cores_max and str(settings.spark_cores_max),
         "spark.eventLog.enabled": "true" if settings.spark_event_log_dir else None,
         "spark.eventLog.dir": settings.spark_event_log_dir,
@@ -316,8 +322,8 @@ def _s3a_configuration(settings: Settings) -> dict[str, str | None]:
         "spark.hadoop.fs.s3a.aws.credentials.provider": _credentials_provider(settings),
         # The bucket was looked at before Spark started.
         "spark.hadoop.fs.s3a.bucket.probe": "0",
-        # Buffers go where the worker removes them with the application, not to /tmp for good.
-        "spark.hadoop.fs.s3a.buffer.dir": "${env.SPARK_EXECUTOR_DIRS:-${hadoop.tmp.dir}}/s3a",
+        # A system property, which each JVM has its own of; Hadoop's default is in /tmp for good.
+        "spark.hadoop.fs.s3a.buffer.dir": f"${{{SCRATCH_PROPERTY}}}/s3a",
         "spark.hadoop.fs.s3a.committer.name": "magic",
         "spark.sql.sources.commitProtocolClass": f"{cloud}.PathOutputCommitProtocol",
         "spark.sql.parquet.output.committer.class": f"{cloud}.BindingParquetOutputCommitter",

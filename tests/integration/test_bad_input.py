@@ -58,7 +58,7 @@ def materialize(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Materi
         started = time.monotonic()
         with workbench.instance() as instance:
             result = dg.materialize(
-                list(defs.resolve_asset_graph().assets_defs),
+                defs.assets or (),  # type: ignore[arg-type]
                 selection=[asset],
                 resources=dict(defs.resources or {}),
                 instance=instance,

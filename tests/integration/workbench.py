@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -39,11 +40,13 @@ class Workbench:
     Attributes:
         stack: The stack of the test session.
         folder: Where the environment file, the Dagster instance and the loaded files are.
+        temporary: Where the commands have their temporary files, some of which a kill leaves.
         name: Tells its tables and its S3 prefix from those of other tests.
     """
 
     stack: EmbeddedStack
     folder: Path
+    temporary: Path
     name: str
     _overrides: dict[str, str] = field(default_factory=dict)
     _started: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -70,7 +73,7 @@ class Workbench:
         values |= {
             ENV_FILE_VARIABLE: str(self.env_file),
             "DAGSTER_HOME": str(self.dagster_home),
-            "TMPDIR": str(self.temporary),  # what killed runs leave goes with the stack's folder
+            "TMPDIR": str(self.temporary),
         }
         return {name: value for name, value in values.items() if value}
 
@@ -83,11 +86,6 @@ class Workbench:
     def dagster_home(self) -> Path:
         """The folder of the Dagster instance."""
         return self.folder / "dagster_home"
-
-    @property
-    def temporary(self) -> Path:
-        """The folder for temporary files of the commands."""
-        return self.folder / "tmp"
 
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance that the commands write to. Use it as a context manager."""
@@ -227,16 +225,17 @@ def new_workbench(stack: EmbeddedStack, name: str) -> Iterator[Workbench]:
     folder = stack.stack.state.stack / "workbenches" / unique
     (folder / "dagster_home").mkdir(parents=True)
     (folder / "dagster_home" / "dagster.yaml").write_text(DAGSTER_YAML)
-    bench = Workbench(stack, folder, unique)
-    bench.temporary.mkdir()
-    bench.configure(
-        S3_PREFIX=unique,
-        TAXI_TABLE_PREFIX=f"bigquery-public-data.{unique}.tlc_yellow_trips_",
-    )
-    try:
-        yield bench
-    finally:
-        bench.kill_started()
+    # Not in the stack's folder: Dagster puts sockets there, whose paths may have 107 characters.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        bench = Workbench(stack, folder, Path(temporary), unique)
+        bench.configure(
+            S3_PREFIX=unique,
+            TAXI_TABLE_PREFIX=f"bigquery-public-data.{unique}.tlc_yellow_trips_",
+        )
+        try:
+            yield bench
+        finally:
+            bench.kill_started()
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
