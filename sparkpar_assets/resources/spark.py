@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 MASTER_TIMEOUT_SECONDS = 5
 PROGRESS_SECONDS = 3
 JVM_EXIT_SECONDS = 120
-SCRATCH_PROPERTY = "sparkpar.scratch"
-"""System property of driver and executors: the folder of what is gone with the run."""
+SCRATCH_PROPERTY = "run.scratch"
+"""System property of driver and executors: the folder of what is gone with the run. (Spark refuses
+to pass on names that begin with its own.)"""
 SHUFFLE_CORES = 8
 """Assumed where a run takes what is free: the counts by fare are small even for all years."""
 

@@ -124,8 +124,8 @@ def test_each_years_metadata_are_its_own_also_in_a_run_of_several(
         "fare_amount",
         "tip_amount",
     }
-    assert len(found["preview"]) == len(expected)
-    assert found["preview"][0].data["total_fare"] == readable(expected[0]["total_fare"])
+    assert len(found["preview"].records) == len(expected)
+    assert found["preview"].records[0].data["total_fare"] == readable(expected[0]["total_fare"])
     assert found["spark_ui"].endswith(f"/history/{found['spark_application_id']}/")
     assert all(
         found[f"seconds_{phase}"] >= 0
@@ -167,7 +167,7 @@ def test_fares_that_dominate_their_group_are_warnings_that_name_them(main_job: W
     outcomes = {
         row.data["partition"]: row.data["passed"]
         for found in failed
-        for row in cast("list[dg.TableRecord]", found.metadata["outcomes"].value)
+        for row in cast("dg.TableMetadataValue", found.metadata["outcomes"]).records
     }
     assert outcomes == {str(year): not has_dominating_fare(sample(year)) for year in SAMPLE_YEARS}
 
