@@ -5,12 +5,14 @@
 
 import argparse
 import time
+from functools import partialmethod
 from pathlib import Path
 
 import duckdb
 import duckdb_extensions
 import grpc
 import pyarrow as pa
+import uvicorn
 from bqemulator import cli
 from bqemulator.streaming import read_session
 from grpc.aio import _server
@@ -28,10 +30,18 @@ def main() -> None:
         [(arguments.key.read_bytes(), arguments.certificate.read_bytes())]
     )
     install_spatial()
+    end_within_a_second()
     serve_tls(credentials)
     read_session._serialise_arrow_schema = serialize_schema
     read_session._SESSIONS = RecentSessions()
     cli.main(emulator_arguments)
+
+
+def end_within_a_second() -> None:
+    """Let no client that keeps its connection open hold up the emulator's end."""
+    uvicorn.Config.__init__ = partialmethod(  # type: ignore[method-assign, assignment]
+        uvicorn.Config.__init__, timeout_graceful_shutdown=1
+    )
 
 
 def install_spatial() -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client
 
 REQUEST_SECONDS = 60
+RETRY_SECONDS = 15
+"""Google's client would go on for ten minutes where nothing listens."""
 STANDARD_NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 """BigQuery's REST API answers with its old names of types (REST reference, TableFieldSchema)."""
 
@@ -114,7 +116,7 @@ def _state(client: "Client", name: str) -> TableState | None:
 
     try:
         table = client.get_table(
-            name, timeout=REQUEST_SECONDS, retry=DEFAULT_RETRY.with_timeout(REQUEST_SECONDS)
+            name, timeout=REQUEST_SECONDS, retry=DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
         )
     except NotFound:
         return None
