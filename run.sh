@@ -44,7 +44,9 @@ main() {
             set_up
             fetch_jars
             cd "$PROJECT"
-            export MPLCONFIGDIR="$CACHE/matplotlib" # else its font cache is in the user's home
+            # Libraries keep caches in the home folder (matplotlib fonts, DuckDB extensions).
+            export HOME="$CACHE/home"
+            mkdir -p "$HOME"
             exec_python -m pytest "$@"
             ;;
         embedded) set_up; embedded "$@" ;;
