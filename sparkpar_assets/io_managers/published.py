@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from sparkpar_assets.resources.s3 import head_object
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from mypy_boto3_s3 import S3Client
@@ -116,14 +118,7 @@ class PublishedDataset:
         self._trim_history(year, keep)
 
     def _current(self, year: str | None) -> "HeadObjectOutputTypeDef | None":
-        from botocore.exceptions import ClientError
-
-        try:
-            return self.client.head_object(Bucket=self.bucket, Key=self.key(year))
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return None
-            raise
+        return head_object(self.client, self.bucket, self.key(year))
 
     def _archive(self, year: str | None, current: "HeadObjectOutputTypeDef") -> str | None:
         """The present version's key in the history; None if another run has just replaced it.

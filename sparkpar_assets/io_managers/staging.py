@@ -15,6 +15,8 @@ from uuid import uuid4
 
 import dagster as dg
 
+from sparkpar_assets.resources.s3 import head_object
+
 if TYPE_CHECKING:
     from dagster import DagsterLogManager
     from mypy_boto3_s3 import S3Client
@@ -50,7 +52,7 @@ class StagingArea:
         Raises:
             dg.Failure: The lease is gone.
         """
-        if not _exists(self.client, self.bucket, self.lease_key):
+        if head_object(self.client, self.bucket, self.lease_key) is None:
             raise dg.Failure(
                 "This run was silent for so long that its staged data was removed. "
                 "Materialize the partitions again.",
@@ -59,7 +61,7 @@ class StagingArea:
 
     def renew(self) -> None:
         """Write the lease anew, unless it is gone."""
-        if _exists(self.client, self.bucket, self.lease_key):
+        if head_object(self.client, self.bucket, self.lease_key) is not None:
             self.client.put_object(Bucket=self.bucket, Key=self.lease_key, Body=b"")
 
     def keep_alive(self, seconds: float, log: "DagsterLogManager") -> None:
@@ -134,14 +136,9 @@ def _areas(client: "S3Client", bucket: str, staging: str) -> set[str]:
 
 
 def _is_alive(client: "S3Client", bucket: str, lease_key: str, lifetime: float) -> bool:
-    from botocore.exceptions import ClientError
-
-    try:
-        lease = client.head_object(Bucket=bucket, Key=lease_key)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-            return False
-        raise
+    lease = head_object(client, bucket, lease_key)
+    if lease is None:
+        return False
     now = parsedate_to_datetime(lease["ResponseMetadata"]["HTTPHeaders"]["date"])
     return (now - lease["LastModified"]).total_seconds() < lifetime
 
@@ -171,15 +168,3 @@ def _uploads(client: "S3Client", bucket: str, prefix: str) -> Iterator[dict[str,
     pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
     for page in pages:
         yield from page.get("Uploads", [])  # type: ignore[misc]
-
-
-def _exists(client: "S3Client", bucket: str, key: str) -> bool:
-    from botocore.exceptions import ClientError
-
-    try:
-        client.head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-            return False
-        raise
-    return True

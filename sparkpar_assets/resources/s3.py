@@ -8,6 +8,7 @@ from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 
 def s3_client(settings: Settings) -> "S3Client":
@@ -41,6 +42,18 @@ def s3_client(settings: Settings) -> "S3Client":
             f"{error}. Correct AWS_PROFILE, or unset it.", allow_retries=False
         ) from None
     return client
+
+
+def head_object(client: "S3Client", bucket: str, key: str) -> "HeadObjectOutputTypeDef | None":
+    """What S3 says of an object without its content; None where there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return client.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return None
+        raise
 
 
 def bucket_of(settings: Settings) -> str:
