@@ -7,20 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparkpar_assets.embedded import environment, processes
-from sparkpar_assets.embedded.errors import EmbeddedError
+from sparkpar_assets.embedded.errors import EmbeddedError, command_line
 from sparkpar_assets.embedded.stack import Health, Stack
 from sparkpar_assets.embedded.state import State
 
 
 def main() -> None:
     """Run one command; what a user can mend ends in two sentences and exit code 1."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress, in a pipe too
     arguments = _parser().parse_args()
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        sys.exit(command(arguments))
-    except EmbeddedError as error:
-        sys.exit(f"Error: {error}")
+        with command_line():
+            sys.exit(command(arguments))
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
         sys.exit(130)

@@ -33,8 +33,8 @@ def bigquery_emulator(config: StackConfig) -> Server:
             *("--certificate", str(server_certificate_file(state))),
             *("--key", str(server_key_file(state))),
             "start",
-            *("--rest-host", HOST, "--rest-port", str(port)),
-            *("--grpc-host", HOST, "--grpc-port", str(grpc_port)),
+            *("--rest-host", config.listens_on, "--rest-port", str(port)),
+            *("--grpc-host", config.listens_on, "--grpc-port", str(grpc_port)),
             *("--persistent", "--data-dir", str(folder), "--project", PROJECT),
             *("--log-level", "info", "--log-format", "console"),
         ),
@@ -48,7 +48,7 @@ def bigquery_emulator(config: StackConfig) -> Server:
         address=f"{config.url(NAME)}  {HOST}:{grpc_port} (gRPC, TLS)",
         listens={NAME: port, "bigquery-storage": grpc_port},
         is_healthy=lambda: http_status(port, "/readyz") == 200 and _speaks_tls(config),
-        before_start=lambda: create_certificates(state),
+        before_start=lambda: create_certificates(state, config.hosts.values()),
     )
 
 

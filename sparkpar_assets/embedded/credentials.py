@@ -5,6 +5,7 @@ import ipaddress
 import json
 import secrets
 import string
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,10 +87,14 @@ def server_key_file(state: State) -> Path:
     return state.secrets / "server.key"
 
 
-def create_certificates(state: State) -> None:
+def create_certificates(state: State, hosts: Iterable[str] = ()) -> None:
     """Make the authority, a server certificate and the trust store, unless they are there.
 
     The authority's own key is forgotten: nothing else can be signed with it.
+
+    Args:
+        state: The stack's state.
+        hosts: The names of hosts that the certificate is good for, besides this machine's own.
     """
     # Written last, so that what a Ctrl-C left half is made anew, all of it.
     if trust_store_file(state).exists():
@@ -104,7 +109,7 @@ def create_certificates(state: State) -> None:
     )
     key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [
-        x509.DNSName("localhost"),
+        *(x509.DNSName(name) for name in sorted({"localhost", *hosts})),
         x509.IPAddress(ipaddress.ip_address(HOST)),
     ]
     certificate = (

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from sparkpar_assets.embedded import environment, samples
 from sparkpar_assets.embedded.class_archive import class_archive
-from sparkpar_assets.embedded.errors import EmbeddedError
+from sparkpar_assets.embedded.errors import EmbeddedError, command_line
 from sparkpar_assets.embedded.jars import JARS
 from sparkpar_assets.embedded.s3_proxy import BUCKET, s3_client
 from sparkpar_assets.embedded.stack import Stack
@@ -60,11 +60,9 @@ COLUMNS = (
 def main() -> None:
     """Run the demo; a Ctrl-C stops the run that is going, and leaves the servers up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress, in a pipe too
     try:
-        demo()
-    except EmbeddedError as error:
-        sys.exit(f"Error: {error}")
+        with command_line():
+            demo()
     except KeyboardInterrupt:
         _end_interrupted()
 

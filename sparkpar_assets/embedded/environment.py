@@ -42,6 +42,7 @@ nux: # the form that asks for an address when the UI is first opened
 def platform_values(config: StackConfig) -> dict[str, str]:
     """A value for every variable of the platform; an empty one means that it is not set."""
     keys = s3_keys(config.state)
+    storage_host = config.hosts.get("bigquery-storage", "localhost")
     archive = class_archive(config.java_home, jars.JARS)
     java_options = f"{JAVA_OPTIONS} {archive.options}".strip()
     values = {
@@ -49,7 +50,7 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "GCP_PROJECT_ID": PROJECT,
         "TAXI_TABLE_PREFIX": settings.Settings().taxi_table_prefix,
         "BIGQUERY_EMULATOR_HOST": config.url("bigquery"),
-        "BIGQUERY_STORAGE_GRPC_ENDPOINT": f"localhost:{config.ports['bigquery-storage']}",
+        "BIGQUERY_STORAGE_GRPC_ENDPOINT": f"{storage_host}:{config.ports['bigquery-storage']}",
         "BIGQUERY_SNAPSHOT_READS": "false",  # the emulator has no time travel for reads
         "S3_BUCKET": BUCKET,
         "S3_PREFIX": "taxi",
@@ -117,7 +118,7 @@ def write_environment(config: StackConfig) -> None:
     dagster_yaml = config.state.dagster_home / "dagster.yaml"
     if not dagster_yaml.exists():
         dagster_yaml.write_text(DAGSTER_YAML)
-    _write_env_file(config.state.environment_file, platform_values(config))
+    write_env_file(config.state.environment_file, platform_values(config))
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def recording_environment(config: StackConfig, **overrides: str) -> Iterator[dic
     archive = class_archive(config.java_home, jars.JARS)
     with archive.recording() as options:
         driver = {"SPARK_DRIVER_JAVA_OPTIONS": f"{JAVA_OPTIONS} {options}"}
-        _write_env_file(file, platform_values(config) | driver | overrides)
+        write_env_file(file, platform_values(config) | driver | overrides)
         try:
             yield process_environment(config) | {settings.ENV_FILE_VARIABLE: str(file)}
         finally:
@@ -152,7 +153,8 @@ def create_dagster_instance(state: State) -> None:
         instance.all_instigator_state()
 
 
-def _write_env_file(file: Path, values: Mapping[str, str]) -> None:
+def write_env_file(file: Path, values: Mapping[str, str]) -> None:
+    """Write variables as python-dotenv reads them back, for this user's eyes alone."""
     lines = [f"{name}={_dotenv_quote(value)}\n" for name, value in values.items()]
     write_private(file, "".join(lines))
 

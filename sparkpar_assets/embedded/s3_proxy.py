@@ -62,7 +62,7 @@ def _prepare(config: StackConfig, properties_file: Path) -> None:
 
 def _properties(config: StackConfig, keys: S3Keys) -> str:
     lines = {
-        "s3proxy.endpoint": config.url(NAME),
+        "s3proxy.endpoint": f"http://{config.listens_on}:{config.ports[NAME]}",
         "s3proxy.authorization": "aws-v2-or-v4",
         "s3proxy.identity": keys.access_key_id,
         "s3proxy.credential": keys.secret_access_key,

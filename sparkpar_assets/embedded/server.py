@@ -3,7 +3,7 @@
 import http.client
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +18,13 @@ class StackConfig:
     state: State
     ports: dict[str, int]
     java_home: str
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Names of other hosts by port name; this machine's own address for all that are not there."""
+    listens_on: str = HOST
 
     def url(self, port_name: str) -> str:
         """The HTTP address of a port."""
-        return f"http://{HOST}:{self.ports[port_name]}"
+        return f"http://{self.hosts.get(port_name, HOST)}:{self.ports[port_name]}"
 
 
 @dataclass(frozen=True)

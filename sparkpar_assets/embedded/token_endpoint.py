@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import serialization
 from google.auth import jwt
 
 from sparkpar_assets.embedded.credentials import service_account_file, write_service_account
-from sparkpar_assets.embedded.ports import HOST
 from sparkpar_assets.embedded.server import (
     Server,
     StackConfig,
@@ -45,7 +44,10 @@ def token_endpoint(config: StackConfig) -> Server:
     key_file = service_account_file(config.state)
     return Server(
         name=NAME,
-        command=python_command(__name__, "--port", str(port), "--key-file", str(key_file)),
+        command=python_command(
+            __name__,
+            *("--host", config.listens_on, "--port", str(port), "--key-file", str(key_file)),
+        ),
         environment=clean_environment(config.state),
         folder=config.state.data,
         address=token_uri(config),
@@ -101,8 +103,8 @@ class TokenHandler(http.server.BaseHTTPRequestHandler):
 class TokenServer(http.server.ThreadingHTTPServer):
     """Knows the one key that is good."""
 
-    def __init__(self, port: int, key_file: Path) -> None:
-        super().__init__((HOST, port), TokenHandler)
+    def __init__(self, address: tuple[str, int], key_file: Path) -> None:
+        super().__init__(address, TokenHandler)
         key = json.loads(key_file.read_text())
         private_key = serialization.load_pem_private_key(key["private_key"].encode(), None)
         self._public_key = private_key.public_key().public_bytes(
@@ -126,10 +128,11 @@ class TokenServer(http.server.ThreadingHTTPServer):
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--key-file", type=Path, required=True)
     arguments = parser.parse_args()
-    TokenServer(arguments.port, arguments.key_file).serve_forever()
+    TokenServer((arguments.host, arguments.port), arguments.key_file).serve_forever()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 import psutil
 
 from sparkpar_assets.embedded import environment, ports, processes
-from sparkpar_assets.embedded.errors import EmbeddedError
+from sparkpar_assets.embedded.errors import EmbeddedError, command_line
 from sparkpar_assets.embedded.server import http_status
 from sparkpar_assets.embedded.stack import Stack
 from sparkpar_assets.settings import PROJECT_ROOT
@@ -21,11 +21,9 @@ READY_WITHIN_SECONDS = 120
 def main() -> None:
     """Serve until Ctrl-C, which ends both processes in order."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress, in a pipe too
     try:
-        serve()
-    except EmbeddedError as error:
-        sys.exit(f"Error: {error}")
+        with command_line():
+            serve()
     except KeyboardInterrupt:
         print("\nStopped. The embedded stack stays up; ./run.sh embedded down stops it.")
         sys.exit(130)
@@ -58,7 +56,7 @@ def serve() -> None:
 
 
 def _commands(port: int) -> dict[str, list[str]]:
-    workspace = ["-w", str(PROJECT_ROOT / "workspace.yaml")]
+    workspace = ["-w", str(PROJECT_ROOT / "workspace.local.yaml")]
     python = [sys.executable, "-m"]
     return {
         WEBSERVER: [*python, "dagster_webserver", "-h", ports.HOST, "-p", str(port), *workspace],
