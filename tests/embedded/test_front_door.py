@@ -25,9 +25,10 @@ def test_help_names_every_command() -> None:
     script = (PROJECT_ROOT / "run.sh").read_text()
     cases = re.findall(r"^ {8}([a-z |]+)\)", script, re.MULTILINE)
     commands = {name.strip() for case in cases for name in case.split("|")}
-    assert {"demo", "test", "ui", "embedded"} <= commands
+    assert {"demo", "test", "ui", "embedded", "up", "stop", "materialize"} <= commands
     shown = run("help").stdout
-    assert not [name for name in commands if not re.search(rf"^  {name}\b", shown, re.MULTILINE)]
+    line = r"^  (?:[a-z]+, )?{}\b"
+    assert not [n for n in commands if not re.search(line.format(n), shown, re.MULTILINE)]
 
 
 def test_an_unknown_command_is_refused() -> None:
@@ -36,7 +37,7 @@ def test_an_unknown_command_is_refused() -> None:
     assert "there is no command 'demos'. ./run.sh help lists them." in shown.stderr
 
 
-@pytest.mark.parametrize("script", ["run.sh", "setup.sh", "download_jars.sh"])
+@pytest.mark.parametrize("script", ["run.sh", "setup.sh", "download_jars.sh", "docker/compose.sh"])
 def test_scripts_are_for_the_bash_of_macos_too(script: str) -> None:
     text = (PROJECT_ROOT / script).read_text()
     newer_than_3_2 = r"\bmapfile\b|\breadarray\b|declare -A|\$\{\w+(,,|\^\^)\}|\|&|&>>|\$\{\w+@"
