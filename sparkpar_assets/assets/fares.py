@@ -50,6 +50,7 @@ LINEAGE = column_lineage(
     partitions_def=TAXI_YEARS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="s3_parquet",
+    pool="spark",
     check_specs=check_specs("fare_by_passenger_count", FARE_CHECKS),
     group_name="taxi_fares",
     kinds={"spark", "s3", "parquet"},

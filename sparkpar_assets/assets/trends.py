@@ -52,6 +52,7 @@ LINEAGE = column_lineage(
     # Runs with ranges of years of the asset above take this one along only with the same policy.
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="s3_parquet",
+    pool="spark",
     check_specs=check_specs("fare_trends", TREND_CHECKS),
     group_name="taxi_fares",
     kinds={"spark", "s3", "parquet"},

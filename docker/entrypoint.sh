@@ -1,0 +1,10 @@
+#!/bin/sh
+# What Compose cannot say: a container's own name, and the password that no `docker inspect` shows.
+set -eu
+SPARK_LOCAL_HOSTNAME="$(hostname)"
+export SPARK_LOCAL_HOSTNAME
+if [ -r /run/secrets/postgres_password ]; then
+    DAGSTER_POSTGRES_PASSWORD="$(cat /run/secrets/postgres_password)"
+    export DAGSTER_POSTGRES_PASSWORD
+fi
+exec "$@"
