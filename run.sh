@@ -10,9 +10,11 @@ help() {
     cat <<'HELP'
 ./run.sh COMMAND
 
+With Python 3.11 alone:
   demo                  the whole chain on real trips, on this machine, without a cloud account
   ui                    Dagster's web interface on the embedded stack, until Ctrl-C
   test [ARGUMENTS]      the tests, on a stack of their own; ARGUMENTS go to pytest
+    --compose             those of the containers instead, which need Docker
   embedded up           start BigQuery, S3 and Spark on this machine, and wait until they serve
   embedded status       show each of these servers, and the end of the log of one that died
   embedded env          print the lines that lead a shell to them: eval "$(./run.sh embedded env)"
@@ -20,10 +22,26 @@ help() {
   embedded logs [NAME]  show the end of one server's log or of all; -f goes on until Ctrl-C
   embedded down         stop the servers and keep their data
   jars [--with GROUP]   fetch the jars that jars/jars.toml pins, as ./download_jars.sh does
+
+With Docker:
+  up, start             start the cluster and Dagster in containers, and wait until they are healthy:
+    --embedded            with emulators and sample trips instead of the clouds in .env
+    --workers N           with N Spark workers instead of 2
+    --run [A...B]         and materialize fare_by_passenger_count (--embedded does, and fare_trends)
+    --no-run              do not
+    --dev                 with the code of this folder: restart spark-app takes up an edit
+  materialize ASSET [P] materialize an asset in spark-app; P is a partition, or A...B
+  status, ps            state, memory and address of each container; the workers the master counts on
+  logs [SERVICE]        follow the log of one or all, until Ctrl-C
+  restart [SERVICE]     restart one or all
+  build                 build the image
+  down, stop            stop the containers and keep their data
+  cleanup [--yes]       remove containers, networks and image, and after a question all data
+
   help                  this
 
-Variables: SPARKPAR_PORTS=free|default|NAME=PORT,…  the ports of the embedded stack
-           SPARKPAR_STATE=FOLDER                    where it keeps all it writes (.sparkpar)
+Variables: SPARKPAR_PORTS=free|default|NAME=PORT,…  the ports on this machine
+           SPARKPAR_STATE=FOLDER                    where the embedded stack keeps its data (.sparkpar)
            JAVA_HOME                                a Java 17 of your choice
            PYTHON                                   a Python 3.11 of your choice
 HELP
@@ -32,6 +50,14 @@ HELP
 embedded() {
     if [ "${1:-}" = up ]; then fetch_jars; fi
     exec_python -m sparkpar_assets.embedded "$@"
+}
+
+cluster() {
+    # shellcheck source=docker/compose.sh
+    source "$PROJECT/docker/compose.sh"
+    local command="$1"
+    shift
+    "cluster_$command" "$@"
 }
 
 main() {
@@ -47,9 +73,14 @@ main() {
             # Libraries keep caches in the home folder (matplotlib fonts, DuckDB extensions).
             export HOME="$CACHE/home"
             mkdir -p "$HOME"
+            if [ "${1:-}" = --compose ]; then set -- tests/compose "${@:2}"; fi
             exec_python -m pytest "$@"
             ;;
         embedded) set_up; embedded "$@" ;;
+        up | start) cluster up "$@" ;;
+        down | stop) cluster down "$@" ;;
+        status | ps) cluster status "$@" ;;
+        restart | build | logs | materialize | cleanup) cluster "$command" "$@" ;;
         jars) set_up; exec_python -m sparkpar_assets.embedded.jars "$@" ;;
         *)
             echo "Error: there is no command '$command'. ./run.sh help lists them." >&2

@@ -1,0 +1,85 @@
+"""Materializes one asset by Dagster's own command, after a look at what was asked for.
+
+``python -m sparkpar_assets.materialize ASSET [PARTITION or FIRST...LAST]``
+"""
+
+import argparse
+import os
+import sys
+
+import dagster as dg
+
+MODULE = "sparkpar_assets.definitions"
+RANGE = "..."
+
+
+class SelectionError(ValueError):
+    """What was asked for is not there: one sentence of cause, one of remedy."""
+
+
+def main() -> None:
+    """Check the arguments, then become ``dagster asset materialize``."""
+    parser = argparse.ArgumentParser(prog="run.sh materialize", description=__doc__)
+    parser.add_argument("asset", metavar="ASSET")
+    parser.add_argument("partitions", nargs="?", metavar="PARTITION or FIRST...LAST")
+    arguments = parser.parse_args()
+
+    from sparkpar_assets.definitions import defs
+
+    try:
+        options = selection(defs, arguments.asset, arguments.partitions)
+    except SelectionError as error:
+        sys.exit(f"Error: {error}")
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", MODULE, *options]
+    os.execv(command[0], command)  # noqa: S606  # in its place: signals and exit code are Dagster's
+
+
+def selection(defs: dg.Definitions, asset: str, partitions: str | None) -> list[str]:
+    """The options of ``dagster asset materialize`` for one asset.
+
+    Args:
+        defs: The assets that there are.
+        asset: An asset's key, as the UI shows it.
+        partitions: A partition key, or two with ``...`` between; None for an unpartitioned asset.
+
+    Returns:
+        ``--select`` and, where there are partitions, ``--partition`` or ``--partition-range``.
+
+    Raises:
+        SelectionError: There is no such asset or partition.
+    """
+    graph = defs.resolve_asset_graph()
+    assets = {key.to_user_string(): key for key in graph.materializable_asset_keys}
+    if asset not in assets:
+        raise SelectionError(
+            f"There is no asset {asset} to materialize. The assets are: "
+            f"{', '.join(sorted(assets))}."
+        )
+    known = graph.get(assets[asset]).partitions_def
+    options = ["--select", asset]
+    if known is None:
+        if partitions is not None:
+            raise SelectionError(f"{asset} has no partitions. Leave {partitions} out.")
+        return options
+    keys = known.get_partition_keys()
+    span = f"{keys[0]} to {keys[-1]}"
+    if partitions is None:
+        raise SelectionError(
+            f"{asset} has the partitions {span}. Name one, or a range such as "
+            f"{keys[0]}{RANGE}{keys[-1]}."
+        )
+    asked = partitions.split(RANGE)
+    if len(asked) > 2:
+        raise SelectionError(f"{partitions} is no range. Write FIRST{RANGE}LAST.")
+    for key in asked:
+        if key not in keys:
+            raise SelectionError(f"{asset} has no partition '{key}'. The partitions are {span}.")
+    if keys.index(asked[0]) > keys.index(asked[-1]):
+        raise SelectionError(
+            f"{partitions} ends before it begins. Write {RANGE.join(asked[::-1])}."
+        )
+    return [*options, "--partition-range" if len(asked) == 2 else "--partition", partitions]
+
+
+if __name__ == "__main__":
+    main()
