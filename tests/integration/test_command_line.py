@@ -66,7 +66,7 @@ def test_dg_launch_materializes_a_year(workbench: Workbench) -> None:
 def test_the_ui_serves_the_three_assets_and_stops_at_ctrl_c(
     workbench: Workbench, free_port: int, tool: list[str]
 ) -> None:
-    options = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(free_port)]
+    options = ["-w", "workspace.local.yaml", "-h", "127.0.0.1", "-p", str(free_port)]
     server = workbench.start(*workbench.command(*tool, *options))
     assert asset_names(free_port, server, workbench) == ASSETS
     children = psutil.Process(server.pid).children(recursive=True)
@@ -108,7 +108,8 @@ def test_observing_all_years_asks_for_metadata_alone_and_leaves_out_years_withou
     assert again["2019"] > versions["2019"]
 
 
-def test_the_workspace_names_the_location_as_the_project_does() -> None:
+@pytest.mark.parametrize("workspace", ["workspace.yaml", "workspace.local.yaml"])
+def test_the_workspaces_name_the_location_as_the_project_does(workspace: str) -> None:
     project = (PROJECT_ROOT / "pyproject.toml").read_text()
     assert 'code_location_name = "sparkpar_assets"' in project
-    assert "location_name: sparkpar_assets" in (PROJECT_ROOT / "workspace.yaml").read_text()
+    assert "location_name: sparkpar_assets" in (PROJECT_ROOT / workspace).read_text()

@@ -1,0 +1,67 @@
+"""Up twice, down, up, and everything removed. The last file: nothing is left after it."""
+
+from sparkpar_assets.settings import PROJECT_ROOT
+from tests.compose.cluster import NAME, Cluster
+from tests.compose.test_daily_use import YEARS, sample
+from tests.expected import expected_fares
+
+OURS = f"label=com.docker.compose.project={NAME}"
+
+
+def test_up_when_already_up_changes_nothing(cluster: Cluster) -> None:
+    def running() -> dict[str, str]:
+        return {
+            name: container["Id"] + container["State"]["StartedAt"]
+            for name, container in cluster.containers().items()
+            if container["State"]["Running"]
+        }
+
+    before = running()
+    cluster.succeed("up", "--embedded", "--no-run")
+    assert running() == before
+
+
+def test_all_data_is_there_after_down_and_up(cluster: Cluster) -> None:
+    runs = cluster.runs()
+    assert runs
+    mounts = [m for c in cluster.containers().values() for m in c["Mounts"]]
+    volumes = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
+    cluster.succeed("down")
+    assert cluster.containers() == {}
+    left = volumes & set(cluster.docker("volume", "ls", "-q").split())
+    named = {"postgres", "dagster", "spark-events", "embedded-keys", "embedded-data"}
+    assert left == {f"{NAME}_{name}" for name in named}
+    cluster.succeed("up", "--embedded", "--no-run")
+    assert cluster.runs() == runs
+    for year in YEARS:
+        assert cluster.fares(year) == expected_fares(sample(year))
+
+
+def test_a_lost_password_of_the_database_is_renewed(cluster: Cluster) -> None:
+    runs = cluster.runs()
+    cluster.succeed("down")
+    (cluster.folder / ".sparkpar" / "compose" / "postgres_password").unlink()
+    cluster.succeed("up", "--embedded", "--no-run")
+    assert cluster.runs() == runs
+
+
+def test_cleanup_asks_before_it_removes_data_and_removes_nothing_of_others(
+    cluster: Cluster,
+) -> None:
+    volume = cluster.docker("volume", "create").strip()
+    try:
+        said = cluster.succeed("cleanup")
+        assert "The volumes stay." in said
+        assert cluster.containers() == {}
+        assert cluster.docker("images", "-q", NAME) == ""
+        assert cluster.docker("network", "ls", "-q", "--filter", OURS) == ""
+        assert cluster.docker("volume", "ls", "-q", "--filter", OURS) != ""
+
+        cluster.succeed("cleanup", "--yes")
+        assert cluster.docker("volume", "ls", "-q", "--filter", OURS) == ""
+        assert volume in cluster.docker("volume", "ls", "-q")
+        assert cluster.docker("images", "-q", "postgres:15-bookworm") != ""
+    finally:
+        cluster.docker("volume", "rm", volume)
+    assert not (cluster.folder / ".sparkpar" / "compose").exists()
+    assert (PROJECT_ROOT / "run.sh").exists()
