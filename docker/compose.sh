@@ -344,7 +344,11 @@ start_containers() {
     # A master that is made anew would wait a minute for the workers that the old one knew.
     compose "$env_file" --progress plain up --detach --renew-anon-volumes \
         --scale "spark-worker-2=$first" --scale "spark-worker-more=$more" >"$log" 2>&1 &
+    # A Ctrl-C is not for what runs in the background.
+    # shellcheck disable=SC2064  # this one's
+    trap "kill $! 2>/dev/null" EXIT
     wait_until_healthy $! "$log"
+    trap - EXIT
     # shellcheck disable=SC2086  # one argument a volume
     remove_volumes $old
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from dotenv import dotenv_values
 
 from sparkpar_assets.assets import fares, trends
@@ -246,6 +246,20 @@ def test_the_services_and_their_memory_are_those_of_compose(readme: str) -> None
         alone = "—" if service.get("profiles") == ["embedded"] else megabytes(default)
         expected[name] = [alone, megabytes(embedded), variable]
     assert {row[0]: row[2:] for row in table_after("services", readme)} == expected
+
+
+@readme_of_both
+def test_the_containers_memory_adds_up_to_what_the_readme_asks_for(readme: str) -> None:
+    passing = {name for name, service in compose_services().items() if service["restart"] == "no"}
+    rows = [
+        row
+        for row in table_after("services", readme)
+        if row[0] not in passing | {"spark-worker-more"}
+    ]
+    for column, gigabytes in ((2, 16), (3, 6)):
+        sizes = [int(row[column].split()[0]) for row in rows if row[column] != "—"]
+        assert (gigabytes - 0.5) * 1024 < sum(sizes) <= gigabytes * 1024
+        assert f"{gigabytes} GB" in section("Docker", readme)
 
 
 @readme_of_both
