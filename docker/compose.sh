@@ -282,7 +282,7 @@ cluster_build() {
 # Shows each step of the build that took a second; the whole of it is in the log.
 build_image() {
     local log="$COMPOSE_STATE/build.log"
-    step "Building the image (about a minute and 400 MB to fetch the first time)"
+    step "Building the image (minutes and 1.2 GB to fetch the first time)"
     if ! BUILDKIT_PROGRESS=plain any_compose build 2>&1 | tee "$log" | awk '
         /^#[0-9]+ \[/ { id = $1; sub(/^#[0-9]+ /, ""); step[id] = substr($0, 1, 90) }
         /^#[0-9]+ DONE [0-9.]+s/ && $3 + 0 >= 1 && step[$1] { printf "    %6s  %s\n", $3, step[$1] }
