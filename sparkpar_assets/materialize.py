@@ -48,20 +48,12 @@ def selection(defs: dg.Definitions, asset: str, partitions: str | None) -> list[
     Raises:
         SelectionError: There is no such asset or partition.
     """
-    graph = defs.resolve_asset_graph()
-    assets = {key.to_user_string(): key for key in graph.materializable_asset_keys}
-    if asset not in assets:
-        raise SelectionError(
-            f"There is no asset {asset} to materialize. The assets are: "
-            f"{', '.join(sorted(assets))}."
-        )
-    known = graph.get(assets[asset]).partitions_def
+    keys = partition_keys(defs, asset)
     options = ["--select", asset]
-    if known is None:
+    if keys is None:
         if partitions is not None:
             raise SelectionError(f"{asset} has no partitions. Leave {partitions} out.")
         return options
-    keys = known.get_partition_keys()
     span = f"{keys[0]} to {keys[-1]}"
     if partitions is None:
         raise SelectionError(
@@ -79,6 +71,23 @@ def selection(defs: dg.Definitions, asset: str, partitions: str | None) -> list[
             f"{partitions} ends before it begins. Write {RANGE.join(asked[::-1])}."
         )
     return [*options, "--partition-range" if len(asked) == 2 else "--partition", partitions]
+
+
+def partition_keys(defs: dg.Definitions, asset: str) -> list[str] | None:
+    """The partitions of an asset that can be materialized; None where it has none.
+
+    Raises:
+        SelectionError: There is no such asset.
+    """
+    graph = defs.resolve_asset_graph()
+    assets = {key.to_user_string(): key for key in graph.materializable_asset_keys}
+    if asset not in assets:
+        raise SelectionError(
+            f"There is no asset {asset} to materialize. The assets are: "
+            f"{', '.join(sorted(assets))}."
+        )
+    known = graph.get(assets[asset]).partitions_def
+    return None if known is None else list(known.get_partition_keys())
 
 
 if __name__ == "__main__":

@@ -33,10 +33,21 @@ class RunEnvironment(dg.ConfigurableResource[object]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RunEnvironment"]:
         """Read the settings, log the run's targets, and keep the environment to them."""
-        self._settings = _load()
-        (context.log or dg.get_dagster_logger()).info(describe_targets(self._settings))
-        with _environment(self._settings.as_environment()):
+        with settings_in_force() as self._settings:
+            (context.log or dg.get_dagster_logger()).info(describe_targets(self._settings))
             yield self
+
+
+@contextmanager
+def settings_in_force() -> Iterator[Settings]:
+    """The settings, read anew; within the block the process's environment says the same.
+
+    Raises:
+        dg.Failure: They cannot be read.
+    """
+    settings = _load()
+    with _environment(settings.as_environment()):
+        yield settings
 
 
 def describe_targets(settings: Settings) -> str:

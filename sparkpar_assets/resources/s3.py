@@ -1,5 +1,7 @@
 """Reaching S3: dagster-aws's resource, from the settings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -79,13 +81,25 @@ def check_bucket(settings: Settings) -> None:
     Raises:
         dg.Failure: No such bucket, wrong keys, no permission, no credentials, or no answer.
     """
+    with explained_errors(settings):
+        # A listing, not a HEAD: its answer has a body, which names the reason.
+        s3_client(settings).list_objects_v2(
+            Bucket=bucket_of(settings), Prefix=settings.s3_root, MaxKeys=1
+        )
+
+
+@contextmanager
+def explained_errors(settings: Settings) -> Iterator[None]:
+    """Say in two sentences what S3 refuses within the block.
+
+    Raises:
+        dg.Failure: No such bucket, wrong keys, no permission, no credentials, or no answer.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    bucket = bucket_of(settings)
-    where = settings.s3_endpoint or "AWS"
+    bucket, where = bucket_of(settings), settings.s3_endpoint or "AWS"
     try:
-        # A listing, not a HEAD: its answer has a body, which names the reason.
-        s3_client(settings).list_objects_v2(Bucket=bucket, Prefix=settings.s3_root, MaxKeys=1)
+        yield
     except ClientError as error:
         raise dg.Failure(
             _explain(error.response["Error"].get("Code", ""), bucket, where), allow_retries=False
