@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "data.parquet"
 HISTORY = "_history/"
+VERSION_SUFFIX = ".parquet"
+TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 FOOTER_BYTES = 256 * 1024
 ONE_COPY_BYTES = 5 * 1024**3
 """The most that S3 copies in one request (S3 API reference, CopyObject); above, in parts."""
@@ -109,13 +111,52 @@ class PublishedDataset:
             metadata: Noted with the object: ASCII, 2 KB in all; needs ``published-at``, ``run-id``.
             keep: How many published versions remain in the history.
         """
-        replaced = self._current(year)
-        if keep and replaced is not None:
-            self._archive(year, replaced)
-        self._copy(staged_key, self.key(year), metadata)
-        if keep:
-            self._copy(staged_key, self._history_key(year, metadata), metadata)
+        self._replace(year, staged_key, metadata, archived=keep > 0)
         self._trim_history(year, keep)
+
+    def put_back(self, year: str | None, name: str, metadata: Mapping[str, str]) -> None:
+        """Put a version of the history in the place of the year's object: a publication as others.
+
+        Nothing is removed from the history: not the version that is replaced, nor an older one.
+
+        Args:
+            year: The year, or None for an asset without years.
+            name: The version's name.
+            metadata: Noted with the object, under whose ``published-at`` it is a version anew.
+
+        Raises:
+            botocore.exceptions.ClientError: 404: the version is not there (any more).
+        """
+        self._replace(year, self.history_key(year, name), metadata, archived=True)
+
+    def history(self, year: str | None) -> list[str]:
+        """Names of the versions in the history, ``<time>-<run id>``, oldest first."""
+        folder = self.history_key(year, "").removesuffix(VERSION_SUFFIX)
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=folder
+        )
+        # Names begin with the time. The embedded S3 server lists as well what another run is just
+        # writing, under the key with a suffix.
+        return sorted(
+            item["Key"].removeprefix(folder).removesuffix(VERSION_SUFFIX)
+            for page in pages
+            for item in page.get("Contents", [])
+            if item["Key"].endswith(VERSION_SUFFIX)
+        )
+
+    def history_key(self, year: str | None, name: str) -> str:
+        """Key of a version in the history."""
+        return f"{self.root}{HISTORY}{self.asset}/{_folder(year)}{name}{VERSION_SUFFIX}"
+
+    def _replace(
+        self, year: str | None, source: str, metadata: Mapping[str, str], *, archived: bool
+    ) -> None:
+        replaced = self._current(year)
+        if archived and replaced is not None:
+            self._archive(year, replaced)
+        self._copy(source, self.key(year), metadata)
+        if archived:
+            self._copy(source, self.history_key(year, version_name(metadata)), metadata)
 
     def _current(self, year: str | None) -> "HeadObjectOutputTypeDef | None":
         return head_object(self.client, self.bucket, self.key(year))
@@ -127,7 +168,9 @@ class PublishedDataset:
         """
         from botocore.exceptions import ClientError
 
-        archived = self._history_key(year, current["Metadata"])
+        archived = self.history_key(
+            year, version_name(current["Metadata"], current["LastModified"])
+        )
         try:
             if not self._has(archived):
                 self._copy(
@@ -152,36 +195,30 @@ class PublishedDataset:
             Config=TransferConfig(multipart_threshold=ONE_COPY_BYTES),
         )
 
-    def _history_folder(self, year: str | None) -> str:
-        return f"{self.root}{HISTORY}{self.asset}/{_folder(year)}"
-
-    def _history_key(self, year: str | None, metadata: Mapping[str, str]) -> str:
-        when, run = metadata.get("published-at", "unknown"), metadata.get("run-id", "unknown")
-        return f"{self._history_folder(year)}{when}-{run}.parquet"
-
     def _has(self, key: str) -> bool:
         listed = self.client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1)
         return any(item["Key"] == key for item in listed.get("Contents", []))
 
     def _trim_history(self, year: str | None, keep: int) -> None:
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self._history_folder(year)
-        )
-        # Keys begin with the time: the last ones are the newest. The embedded S3 server lists as
-        # well what another run is just writing, under the key with a suffix.
-        keys = sorted(
-            item["Key"]
-            for page in pages
-            for item in page.get("Contents", [])
-            if item["Key"].endswith(".parquet")
-        )
-        for key in keys[: max(0, len(keys) - keep)]:
-            self.client.delete_object(Bucket=self.bucket, Key=key)
+        names = self.history(year)
+        for name in names[: max(0, len(names) - keep)]:
+            self.client.delete_object(Bucket=self.bucket, Key=self.history_key(year, name))
 
 
 def publication_time() -> str:
     """Now, in UTC, as it stands in keys and object metadata: 20261123T021800.123456Z."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    return datetime.now(UTC).strftime(TIME_FORMAT)
+
+
+def version_name(metadata: Mapping[str, str], modified: datetime | None = None) -> str:
+    """Name of a version, ``<time>-<run id>``, from what was noted with its object.
+
+    Args:
+        metadata: What was noted.
+        modified: The time of an object with which none was noted: somebody else has put it there.
+    """
+    written = modified.astimezone(UTC).strftime(TIME_FORMAT) if modified else "unknown"
+    return f"{metadata.get('published-at', written)}-{metadata.get('run-id', 'unknown')}"
 
 
 def read_object(client: "S3Client", bucket: str, key: str) -> "pa.Table":
