@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 SCHEMA_KEY = "dagster/column_schema"
 LINEAGE_KEY = "dagster/column_lineage"
+GROUP_BY_KEY = "group_by"
+"""Names the columns that tell an asset's rows apart."""
+TOTALS_KEY = "totals"
+"""Names the columns whose sum over all rows has a meaning: counts and sums, not means."""
 PREVIEW_ROWS = 20
 CHART_INCHES = (8, 4.2)
 CHART_DPI = 110

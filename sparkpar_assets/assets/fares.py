@@ -8,7 +8,14 @@ import dagster as dg
 from sparkpar_assets.checks import FARE_CHECKS, check_specs, excluded_trips, validate_fares
 from sparkpar_assets.io_managers.bigquery import SourceYears
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
-from sparkpar_assets.metadata import LINEAGE_KEY, SCHEMA_KEY, column_lineage, column_schema
+from sparkpar_assets.metadata import (
+    GROUP_BY_KEY,
+    LINEAGE_KEY,
+    SCHEMA_KEY,
+    TOTALS_KEY,
+    column_lineage,
+    column_schema,
+)
 from sparkpar_assets.partitions import TAXI_YEARS
 from sparkpar_assets.transforms import fares
 
@@ -56,7 +63,12 @@ LINEAGE = column_lineage(
     kinds={"spark", "s3", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",
-    metadata={SCHEMA_KEY: SCHEMA, LINEAGE_KEY: LINEAGE},
+    metadata={
+        SCHEMA_KEY: SCHEMA,
+        LINEAGE_KEY: LINEAGE,
+        GROUP_BY_KEY: ["passenger_count"],
+        TOTALS_KEY: ["trips", "total_fare"],
+    },
 )
 def fare_by_passenger_count(trips: SourceYears) -> Iterator[dg.Output[Publication] | Any]:
     """Trips, fares, tips and distances by passenger count, one Parquet object a year.

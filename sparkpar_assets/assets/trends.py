@@ -10,8 +10,10 @@ from sparkpar_assets.checks import TREND_CHECKS, check_specs, validate_trends
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
 from sparkpar_assets.io_managers.s3_parquet import PublishedYears
 from sparkpar_assets.metadata import (
+    GROUP_BY_KEY,
     LINEAGE_KEY,
     SCHEMA_KEY,
+    TOTALS_KEY,
     column_lineage,
     column_schema,
     line_chart,
@@ -58,7 +60,12 @@ LINEAGE = column_lineage(
     kinds={"spark", "s3", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",
-    metadata={SCHEMA_KEY: SCHEMA, LINEAGE_KEY: LINEAGE},
+    metadata={
+        SCHEMA_KEY: SCHEMA,
+        LINEAGE_KEY: LINEAGE,
+        GROUP_BY_KEY: ["year", "passenger_count"],
+        TOTALS_KEY: ["trips"],
+    },
 )
 def fare_trends(fares: PublishedYears) -> Iterator[dg.Output[Publication] | Any]:
     """Each group's share of the trips and the change of its mean fare, over all published years."""
