@@ -38,6 +38,12 @@ With Docker:
   down, stop            stop the containers and keep their data
   cleanup [--yes]       remove containers, networks and image, and after a question all data
 
+On the containers if they are up, else on the embedded stack if it runs, else on what .env names; in a
+shell with `embedded env` on the embedded stack alone. YEAR is left out where an asset has none:
+  versions ASSET YEAR   list what was published, newest first: time, run, source, rows, totals
+  rollback ASSET YEAR V put version V back in the place of what is published
+  diff ASSET YEAR V W   show what changed from version V to version W, by group
+
   help                  this
 
 Variables: SPARKPAR_PORTS=free|default|NAME=PORT,…  the ports on this machine
@@ -58,6 +64,20 @@ cluster() {
     local command="$1"
     shift
     "cluster_$command" "$@"
+}
+
+# The commands on what is published: where the work is done, that is.
+published() {
+    # shellcheck source=docker/compose.sh
+    source "$PROJECT/docker/compose.sh"
+    if [ -z "${SPARKPAR_ENV_FILE:-}" ] && command -v docker >/dev/null &&
+        is_running spark-app 2>/dev/null; then
+        step "In the containers"
+        IN_PLACE=yes
+        run_in_app sparkpar_assets.versions "$@"
+    fi
+    set_up
+    exec_python -m sparkpar_assets.embedded.choice sparkpar_assets.versions "$@"
 }
 
 main() {
@@ -81,6 +101,8 @@ main() {
         down | stop) cluster down "$@" ;;
         status | ps) cluster status "$@" ;;
         restart | build | logs | materialize | cleanup) cluster "$command" "$@" ;;
+        versions) published list "$@" ;;
+        rollback | diff) published "$command" "$@" ;;
         jars) set_up; exec_python -m sparkpar_assets.embedded.jars "$@" ;;
         *)
             echo "Error: there is no command '$command'. ./run.sh help lists them." >&2

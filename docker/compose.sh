@@ -492,11 +492,15 @@ cluster_materialize() {
 }
 
 materialize() {
+    step "Materializing $*"
+    run_in_app sparkpar_assets.materialize "$@"
+}
+
+# run_in_app MODULE ARGUMENTS: one of the project's modules, on the settings of spark-app.
+run_in_app() {
     local terminal=()
     if ! [ -t 0 ] || ! [ -t 1 ]; then terminal=(-T); fi
-    step "Materializing $*"
-    any_compose exec ${terminal[@]+"${terminal[@]}"} spark-app \
-        entrypoint python -m sparkpar_assets.materialize "$@"
+    any_compose exec ${terminal[@]+"${terminal[@]}"} spark-app entrypoint python -m "$@"
 }
 
 cluster_cleanup() {
