@@ -149,7 +149,7 @@ def _published(
         if not settings.history_versions:
             raise SelectionError(
                 "HISTORY_VERSIONS is 0, so no version is kept but the published one. "
-                f"Set it to 1 or more: what {asset} publishes from then on can be put back."
+                f"Set it to 2 or more: what {asset} publishes from then on can be put back."
             )
         published = published_versions(dataset, partition)
         if not published.versions:

@@ -1,6 +1,7 @@
 """README.md, README.ko.md and .env.example say what the code does."""
 
 import ast
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -14,6 +15,8 @@ from dotenv import dotenv_values
 from sparkpar_assets.assets import fares, trends
 from sparkpar_assets.checks import FARE_CHECKS, TREND_CHECKS
 from sparkpar_assets.embedded.ports import DEFAULT_PORTS
+from sparkpar_assets.io_managers.published import HISTORY
+from sparkpar_assets.io_managers.staging import STAGING
 from sparkpar_assets.settings import PROJECT_ROOT, Settings, load_settings, variable_names
 
 ENV_EXAMPLE = PROJECT_ROOT / ".env.example"
@@ -95,19 +98,23 @@ def failures_of_compose_sh() -> list[str]:
     return [text for text in shown if not re.match("… [A-Z]", text)]
 
 
-def failures_of_materialize() -> list[str]:
-    tree = ast.parse((PROJECT_ROOT / "sparkpar_assets" / "materialize.py").read_text())
-    texts = [
-        call.args[0].values
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id == "SelectionError"
-        and isinstance(call.args[0], ast.JoinedStr)
+def failures_of_commands() -> list[str]:
+    """What the commands on assets and versions say when they fail, with … for what differs."""
+    errors = {"SelectionError", "VersionError", "NotComparableError"}
+    files = ["materialize.py", "versions.py", "comparison.py", "io_managers/history.py"]
+    calls = [
+        node
+        for file in files
+        for node in ast.walk(ast.parse((PROJECT_ROOT / "sparkpar_assets" / file).read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in errors
     ]
+    assert all(isinstance(call.args[0], ast.JoinedStr | ast.Constant) for call in calls)
     return [
-        "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
-        for parts in texts
+        "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "…"
+            for part in getattr(call.args[0], "values", [call.args[0]])
+        )
+        for call in calls
     ]
 
 
@@ -289,6 +296,18 @@ def test_the_ports_of_the_commands_are_those_that_compose_publishes() -> None:
 
 
 @readme_of_both
+def test_the_lifecycle_rules_expire_nothing_but_staging_and_history(readme: str) -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```$", text_of(readme), re.MULTILINE | re.DOTALL)
+    (rules,) = (json.loads(block)["Rules"] for block in blocks if '"Rules"' in block)
+    root = f"{Settings().s3_root}"
+    expiring = {rule["Filter"]["Prefix"] for rule in rules if "Expiration" in rule}
+    assert expiring == {root + STAGING, root + HISTORY}
+    others = [rule for rule in rules if "Expiration" not in rule]
+    assert [rule["Filter"]["Prefix"] for rule in others] == [root]
+    assert set(others[0]) == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}
+
+
+@readme_of_both
 def test_the_sizes_of_the_containers_have_their_defaults(readme: str) -> None:
     defaults = dict(re.findall(r"\$\{(SPARK_\w+):-([^}]*)\}", COMPOSE_FILE.read_text()))
     rows = {row[0]: [row[1], row[2]] for row in table_after("sizes", readme)}
@@ -344,11 +363,11 @@ def test_the_sentences_to_look_for_are_those_that_the_code_says() -> None:
     assert sorted(part for part in parts if not any(part in text for text in said)) == []
 
 
-def test_every_failure_of_the_commands_on_containers_is_among_the_sentences() -> None:
+def test_every_failure_of_the_commands_is_among_the_sentences() -> None:
     sentences = [row[0] for row in table_after("sentences", "README.md")]
     known = [".*".join(map(re.escape, sentence.split("…"))) for sentence in sentences]
-    said = [*failures_of_compose_sh(), *failures_of_materialize()]
-    assert len(said) > 20
+    said = [*failures_of_compose_sh(), *failures_of_commands()]
+    assert len(said) > 40
     assert [text for text in said if not any(re.match(one, text) for one in known)] == []
 
 
@@ -370,7 +389,9 @@ def test_the_image_has_no_package_that_this_machine_has_in_another_version() -> 
 def test_commands_name_assets_and_files_that_there_are(readme: str) -> None:
     assets = {"fare_by_passenger_count", "fare_trends"}
     commands = "\n".join(commands_of(readme))
-    selected = re.findall(r"(?:--(?:select|assets)|\./run\.sh materialize) (\S+)", commands)
+    selected = re.findall(
+        r"(?:--(?:select|assets)|\./run\.sh (?:materialize|versions|diff|rollback)) (\S+)", commands
+    )
     assert {asset for selection in selected for asset in selection.split(",")} <= assets
     files = re.findall(r"(?:^|\s)(?:\./)?([\w.]+\.(?:sh|yaml)|\.ci/run)", commands)
     missing = [name for name in files if not (PROJECT_ROOT / name).exists()]
