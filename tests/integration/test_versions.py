@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,8 +20,9 @@ import pytest
 from sparkpar_assets import versions
 from sparkpar_assets.io_managers.history import published_versions, put_back
 from sparkpar_assets.io_managers.published import HISTORY, PublishedDataset, publication_time
+from sparkpar_assets.settings import ENV_FILE_VARIABLE
 from tests.integration.versions import fares, trips_table
-from tests.integration.workbench import FARES, Workbench
+from tests.integration.workbench import COMMAND_SECONDS, FARES, Workbench
 
 TRENDS = "fare_trends"
 MONEY = pa.decimal128(38, 9)
@@ -424,7 +426,8 @@ def test_an_object_that_is_no_parquet_file_is_listed_replaced_and_kept(
         wrong = published_versions(dataset(workbench), "2018").current
         assert wrong is not None
         code, _, said = in_process("diff", FARES, "2018", wrong.name, first.name)
-        assert (code, said.partition(" is not a Parquet file. Compare others.")[1]) != (0, "")
+        assert code == 1
+        assert " is not a Parquet file. Compare others." in said
         code, _, _ = in_process("rollback", FARES, "2018", first.name)
         assert code == 0
         assert workbench.content(workbench.key(2018)) == first.content
@@ -452,6 +455,29 @@ def test_a_version_that_a_run_has_removed_meanwhile_is_said_to_be_gone(
     assert workbench.published(2018).to_pylist() == fares(3)
     assert not events(workbench)
     assert second.name not in names_in_history(workbench)
+
+
+def test_settings_come_from_env_as_for_dagsters_commands_and_the_instance_does_not(
+    workbench: Workbench, tmp_path: Path
+) -> None:
+    first, second = (publish(workbench, rows_of(number), number) for number in (1, 2))
+    (tmp_path / ".env").write_text(
+        workbench.env_file.read_text() + f"DAGSTER_HOME={tmp_path / 'of_env'}\n"
+    )
+    wrong = {"S3_BUCKET": "exported", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sparkpar_assets.versions", "rollback", FARES, "2018", first.name],
+        cwd=tmp_path,
+        env={name: v for name, v in workbench.env.items() if name != ENV_FILE_VARIABLE} | wrong,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert workbench.content(workbench.key(2018)) == first.content
+    assert latest(workbench).metadata["rolled_back_from"].value == second.name
+    assert not (tmp_path / "of_env").exists()
 
 
 def test_a_rollback_to_a_version_that_is_not_there_changes_nothing(workbench: Workbench) -> None:
