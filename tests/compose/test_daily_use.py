@@ -69,6 +69,17 @@ def test_two_runs_from_the_ui_share_the_workers_and_the_spark_pages_answer(
     wait_until(lambda: cluster.get(past)[0] == 200, 60, "the run on the History Server")
 
 
+def test_a_version_is_listed_compared_and_put_back_in_the_containers(cluster: Cluster) -> None:
+    cluster.succeed("materialize", FARES, "2021")
+    shown = cluster.succeed("versions", FARES, "2021")
+    newest, *_, oldest = re.findall(r"^(\d{8}T\d{6}\S*) ", shown, re.MULTILINE)
+    assert "Nothing changed" in cluster.succeed("diff", FARES, "2021", oldest, newest)
+    said = cluster.succeed("rollback", FARES, "2021", oldest)
+    assert f"{FARES} 2021 is rolled back to {oldest}, from {newest}." in said
+    assert f"rollback to {oldest}" in cluster.succeed("versions", FARES, "2021")
+    assert cluster.fares(2021) == expected_fares(sample(2021))
+
+
 def test_each_worker_s_own_page_answers(cluster: Cluster) -> None:
     for number in (1, 2):
         status, page = cluster.get(cluster.url(f"spark-worker-{number}-ui"))
