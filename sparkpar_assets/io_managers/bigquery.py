@@ -81,7 +81,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
         refused = {
             year: reason
             for year, state in found.items()
-            if (reason := _why_unreadable(names[year], state, columns))
+            if (reason := why_unreadable(names[year], state, columns))
         }
         states = {
             year: state
@@ -139,7 +139,14 @@ def unreadable_years(refused: Mapping[str, str]) -> dg.Failure:
     )
 
 
-def _why_unreadable(name: str, state: TableState | None, columns: Mapping[str, str]) -> str | None:
+def why_unreadable(name: str, state: TableState | None, columns: Mapping[str, str]) -> str | None:
+    """A sentence that says why a year's table cannot be read; None if it can.
+
+    Args:
+        name: The table's name.
+        state: What is known of it; None if there is no such table.
+        columns: GoogleSQL types of the columns to read, by name.
+    """
     if state is None:
         return f"the table {name} does not exist."
     problems = [

@@ -45,7 +45,7 @@ def settings_in_force() -> Iterator[Settings]:
     Raises:
         dg.Failure: They cannot be read.
     """
-    settings = _load()
+    settings = read_settings()
     with _environment(settings.as_environment()):
         yield settings
 
@@ -61,7 +61,12 @@ def describe_targets(settings: Settings) -> str:
     )
 
 
-def _load() -> Settings:
+def read_settings() -> Settings:
+    """The settings as the environment has them now.
+
+    Raises:
+        dg.Failure: They cannot be read; the values themselves are not in the message.
+    """
     try:
         return load_settings()
     except FileNotFoundError as error:
