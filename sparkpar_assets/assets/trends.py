@@ -1,6 +1,7 @@
 """Fares over the years."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from operator import itemgetter
 from typing import Any
 
@@ -48,6 +49,24 @@ LINEAGE = column_lineage(
     }.get(column, (column,)),
 )
 
+_PUBLISHED = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing())
+_NEVER_REFRESHED = (dg.AutomationCondition.missing() & _PUBLISHED).newly_true()
+REFRESH = (
+    (dg.AutomationCondition.any_deps_updated() | _NEVER_REFRESHED).since(
+        dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+    )
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("a_year_was_published")
+"""When a year was published and no run is publishing one any more: once after several.
+
+``eager`` would wait for the years that will never have a table, and overlook what is there when it
+is turned on.
+"""
+
+FRESHNESS = dg.FreshnessPolicy.cron(deadline_cron="0 0 1 2 *", lower_bound_delta=timedelta(days=17))
+"""By 1 February the trends have the year before, which ``yearly_fares`` publishes on 15 January."""
+
 
 @dg.asset(
     ins={"fares": dg.AssetIn("fare_by_passenger_count")},
@@ -55,6 +74,8 @@ LINEAGE = column_lineage(
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="s3_parquet",
     pool="spark",
+    automation_condition=REFRESH,
+    freshness_policy=FRESHNESS,
     check_specs=check_specs("fare_trends", TREND_CHECKS),
     group_name="taxi_fares",
     kinds={"spark", "s3", "parquet"},

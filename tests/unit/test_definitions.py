@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from sparkpar_assets import spark_pool
 from sparkpar_assets.definitions import defs
 from sparkpar_assets.partitions import TAXI_YEARS
 from sparkpar_assets.settings import PROJECT_ROOT
@@ -89,6 +92,46 @@ def test_partitions_are_the_whole_years_from_2011_without_an_end() -> None:
     assert years[0] == "2011"
     assert years == [str(year) for year in range(2011, 2011 + len(years))]
     assert TAXI_YEARS.end is None
+
+
+@pytest.mark.parametrize(
+    ("value", "status"), [("", "STOPPED"), ("off", "STOPPED"), ("on", "RUNNING")]
+)
+def test_automations_are_off_unless_they_are_turned_on(value: str, status: str) -> None:
+    code = """
+from sparkpar_assets.definitions import defs
+for automation in [*(defs.sensors or ()), *(defs.schedules or ())]:
+    print(automation.name, automation.default_status.value)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT_ROOT,
+        env={"PATH": "/nonexistent", "SPARKPAR_AUTOMATION": value},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = dict(line.split() for line in done.stdout.splitlines())
+    names = ("changed_taxi_years", "default_automation_condition_sensor", "run_failure_alert")
+    assert found == dict.fromkeys((*names, "observe_taxi_tables", "yearly_fares"), status)
+
+
+def test_the_trends_have_to_be_refreshed_between_15_january_and_1_february() -> None:
+    policy = spec("fare_trends").freshness_policy
+    assert policy == dg.FreshnessPolicy.cron("0 0 1 2 *", timedelta(days=17))
+
+
+def test_the_pool_that_is_limited_is_that_of_every_asset_that_uses_spark(tmp_path: Path) -> None:
+    for name in ASSETS[1:]:
+        op = defs.resolve_assets_def(name).op
+        assert isinstance(op, dg.OpDefinition)
+        assert op.pool == spark_pool.POOL
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        for limit in (3, 1):
+            spark_pool.limit_applications(instance, limit)
+            found = instance.event_log_storage.get_pool_limits()
+            assert [(pool.name, pool.limit) for pool in found] == [("spark", limit)]
 
 
 def test_several_years_go_into_one_run() -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from sparkpar_assets.resources.environment import describe_targets
-from sparkpar_assets.settings import PROJECT_ROOT, load_settings, variable_names
+from sparkpar_assets.settings import PROJECT_ROOT, automation_is_on, load_settings, variable_names
 
 
 def test_every_setting_has_a_default_so_that_importing_needs_no_variable() -> None:
@@ -44,8 +44,25 @@ def test_a_value_of_the_wrong_type_is_refused() -> None:
         load_settings({"HISTORY_VERSIONS": "many"})
 
 
+def test_automation_is_off_unless_it_is_on_and_nothing_else_is_read_for_that(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "platform.env"
+    file.write_text("SPARKPAR_AUTOMATION=on\nHISTORY_VERSIONS=many\n")
+    assert not automation_is_on({})
+    assert not automation_is_on({"SPARKPAR_ENV_FILE": str(tmp_path / "none")})
+    assert automation_is_on({"SPARKPAR_ENV_FILE": str(file), "SPARKPAR_AUTOMATION": "off"})
+
+
+def test_automation_that_is_neither_on_nor_off_is_refused_without_showing_the_value() -> None:
+    with pytest.raises(ValueError, match="SPARKPAR_AUTOMATION is neither on nor off") as raised:
+        automation_is_on({"SPARKPAR_AUTOMATION": "hush"})
+    assert "hush" not in str(raised.value)
+
+
 def test_secrets_do_not_show_in_the_settings_nor_in_the_targets() -> None:
-    settings = load_settings({"AWS_SECRET_ACCESS_KEY": "hush", "AWS_SESSION_TOKEN": "hush"})
+    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ALERT_WEBHOOK_URL")
+    settings = load_settings(dict.fromkeys(names, "hush"))
     assert "hush" not in repr(settings) + str(settings) + describe_targets(settings)
 
 
