@@ -27,18 +27,18 @@ SERVERS = {"bigquery": bigquery_emulator, "s3": s3_proxy, "token-endpoint": toke
 def prepare(config: StackConfig) -> None:
     """Make keys and certificates, and the file that leads the platform to these servers.
 
-    What it says of Spark is what Compose says of Spark in this container's environment.
+    What it says of Spark and of Dagster is what Compose says in this container's environment.
     """
     config.state.create()
     create_certificates(config.state, config.hosts.values())
     write_service_account(config.state, token_uri(config))
-    spark = {
+    compose = {
         name: os.environ[name]
         for name in variable_names()
-        if name.startswith("SPARK_") and os.environ.get(name)
+        if name.startswith(("SPARK_", "DAGSTER_")) and os.environ.get(name)
     }
     environment.write_env_file(
-        config.state.environment_file, environment.platform_values(config) | spark
+        config.state.environment_file, environment.platform_values(config) | compose
     )
 
 

@@ -36,7 +36,14 @@ telemetry:
   enabled: false
 nux: # the form that asks for an address when the UI is first opened
   enabled: false
+concurrency:
+  pools:
+    granularity: run # a run that waits is not started
+    default_limit: 1 # ./run.sh ui sets SPARK_MAX_APPLICATIONS
 """
+
+CHOSEN = ("SPARKPAR_AUTOMATION", "ALERT_WEBHOOK_URL", "SPARK_MAX_APPLICATIONS")
+"""What the user's environment has a say in: these lead to no cloud."""
 
 
 def platform_values(config: StackConfig) -> dict[str, str]:
@@ -71,7 +78,8 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "SPARK_JARS_DIR": str(jars.JARS),
         "TLS_TRUST_STORE": str(trust_store_file(config.state)),
         "JAVA_HOME": config.java_home,
-    }
+        "DAGSTER_UI_URL": config.url("dagster"),
+    } | {name: os.environ.get(name, "") for name in CHOSEN}
     return dict.fromkeys(settings.variable_names(), "") | values
 
 

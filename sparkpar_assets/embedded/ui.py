@@ -1,6 +1,7 @@
 """Dagster's web interface and daemon on the embedded stack, until Ctrl-C."""
 
 import signal
+import subprocess
 import sys
 import time
 
@@ -39,6 +40,7 @@ def serve() -> None:
     port = stack.config.ports["dagster"]
     ports.check_free({"dagster": port})
     stack.up()
+    _limit_applications(stack)
     print("==> Starting Dagster's web interface and daemon", flush=True)
     running: dict[str, psutil.Process] = {}
     try:
@@ -53,6 +55,19 @@ def serve() -> None:
         _watch(stack, running, port)
     finally:
         _stop(running)
+
+
+def _limit_applications(stack: Stack) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sparkpar_assets.spark_pool"],
+        env=environment.process_environment(stack.config),
+        cwd=PROJECT_ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise EmbeddedError(done.stderr.strip().removeprefix("Error: "), "")
 
 
 def _commands(port: int) -> dict[str, list[str]]:

@@ -71,6 +71,18 @@ def test_the_environment_file_has_a_line_for_every_variable(config: StackConfig)
     assert sorted(line.partition("=")[0] for line in lines) == sorted(variable_names())
 
 
+def test_the_user_chooses_automation_alerts_and_the_number_of_runs_also_here(
+    config: StackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SPARKPAR_AUTOMATION", "on"), ("SPARK_MAX_APPLICATIONS", "2")):
+        monkeypatch.setenv(name, value)
+    environment.write_environment(config)
+    settings = load_settings(environment.process_environment(config))
+    assert settings.automation == "on"
+    assert settings.spark_max_applications == 2
+    assert settings.dagster_ui_url == "http://127.0.0.1:3000"
+
+
 def test_a_child_process_sees_no_other_cloud(config: StackConfig) -> None:
     values = environment.process_environment(config, CLOUDS | {"LANG": "C"})
     assert values["LANG"] == "C"
