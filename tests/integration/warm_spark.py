@@ -15,7 +15,10 @@ class WarmSpark(Spark):
     def _start(self, settings: Settings) -> "SparkSession":
         from pyspark.sql import SparkSession
 
-        return SparkSession.getActiveSession() or super()._start(settings)
+        session = SparkSession.getActiveSession() or super()._start(settings)
+        # The connector keeps what it has asked of a table for five minutes, in the JVM.
+        session.conf.set("enableReadSessionCaching", "false")
+        return session
 
     def _stop(self) -> None:
         """Leave the session to the next run."""
