@@ -1,7 +1,8 @@
 """How many runs with Spark there are at once: the limit of the pool that the assets are in.
 
-``dagster.yaml`` takes no variable for it (``concurrency.pools.default_limit`` is a number), so the
-limit is set in the instance: ``python -m sparkpar_assets.spark_pool``.
+``dagster.yaml`` takes no variable for it (``concurrency.pools.default_limit`` is a number), and
+Dagster 1.13.27 does not apply that default to the first runs that an instance queues. So the limit
+is set in the instance: ``python -m sparkpar_assets.spark_pool``.
 """
 
 import sys

@@ -155,10 +155,15 @@ def create_dagster_instance(state: State) -> None:
         return
     import dagster as dg
 
+    from sparkpar_assets.spark_pool import limit_applications
+
     with dg.DagsterInstance.from_config(str(state.dagster_home)) as instance:
         instance.get_run_records(limit=1)
         instance.get_asset_keys(limit=1)
         instance.all_instigator_state()
+        # Dagster looks for limits before it applies the default: the first runs would have none.
+        values = {settings.ENV_FILE_VARIABLE: str(state.environment_file)}
+        limit_applications(instance, settings.load_settings(values).spark_max_applications)
 
 
 def write_env_file(file: Path, values: Mapping[str, str]) -> None:
