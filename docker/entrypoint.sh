@@ -7,8 +7,7 @@ if [ -r /run/secrets/postgres_password ]; then
     DAGSTER_POSTGRES_PASSWORD="$(cat /run/secrets/postgres_password)"
     export DAGSTER_POSTGRES_PASSWORD
 fi
-# Compose tells this to spark-app; dagster.yaml takes no variable for it.
-if [ -n "${SPARK_MAX_APPLICATIONS:-}" ] && [ -n "${DAGSTER_POSTGRES_PASSWORD:-}" ]; then
-    python -m sparkpar_assets.spark_pool
-fi
+# The code server's container also sets how many runs there are at once: dagster.yaml takes no
+# variable for it.
+if [ "${1:-} ${2:-}" = "dagster api" ]; then python -m sparkpar_assets.spark_pool; fi
 exec "$@"
