@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -392,23 +393,24 @@ def test_changed_tables_become_published_years_and_refreshed_trends_with_no_hand
         bench.load_trips(year, GOOD)
     assert all(run(bench, request).success for request in tick(bench)[0])
     assert run(bench, asset=TRENDS).success
-    bench.configure(SPARKPAR_AUTOMATION="on")
+    bench.configure(SPARKPAR_AUTOMATION="on", SPARK_MAX_APPLICATIONS="1")
+    limited = bench.run(sys.executable, "-m", "sparkpar_assets.spark_pool")  # as ./run.sh ui does
+    assert limited.returncode == 0, limited.stderr
     workspace = ("-w", "workspace.local.yaml")
     started = time.monotonic()
+    for year in (2018, 2020):
+        bench.load_trips(year, trips(11))
     bench.start(*bench.command("dagster-daemon", "run", *workspace))
     bench.start(*bench.command("dagster-webserver", *workspace, "-p", str(free_port)))
 
     def wait_for_materializations(years: list[str], trends: int) -> None:
         wait_until(lambda: sorted(bench.materialized_years()) == years, f"{years}")
         print(f"{time.monotonic() - started:.0f} s: {years}")  # noqa: T201 — shown by -s
-        wait_until(lambda: len(bench.materialized_years(TRENDS)) == trends, f"{trends} trends")
+        wait_until(lambda: len(bench.materialized_years(TRENDS)) >= trends, f"{trends} trends")
         print(f"{time.monotonic() - started:.0f} s: {TRENDS}")  # noqa: T201
 
     wait_until(lambda: statuses(free_port), "the web interface")
     assert statuses(free_port) == dict.fromkeys(AUTOMATIONS, "RUNNING")
-    print(f"{time.monotonic() - started:.0f} s: the tables are replaced")  # noqa: T201
-    for year in (2018, 2020):
-        bench.load_trips(year, trips(11))
     wait_for_materializations(["2018", "2018", "2020", "2020"], trends=2)
     assert bench.published(None, TRENDS).select(["year", "avg_fare"]).to_pylist() == [
         {"year": 2018, "avg_fare": Decimal(11)},
