@@ -31,7 +31,7 @@ from sparkpar_assets.resources.bigquery import BigQueryTables
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.schedules import observe_taxi_tables, yearly_fares
 from sparkpar_assets.sensors import changed_taxi_years, run_failure_alert
-from tests.integration.warm_spark import WarmSpark
+from tests.integration.warm_spark import WarmSpark, end_warm_session
 from tests.integration.workbench import FARES, Workbench, wait_until
 
 TRENDS = "fare_trends"
@@ -56,6 +56,13 @@ def trips(*fares: Decimal | int) -> pa.Table:
 GOOD = trips(5, 7, 9)
 TOO_LARGE = trips(Decimal("9" * 29), Decimal("9" * 29))
 """Their sum has more digits than a DECIMAL(38,9): the year fails validation."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _session_of_this_module() -> Iterator[None]:
+    """The runs here share a Spark session, which is none of the next module's."""
+    yield
+    end_warm_session()
 
 
 @pytest.fixture
@@ -386,6 +393,7 @@ def statuses(port: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_changed_tables_become_published_years_and_refreshed_trends_with_no_hand_on_it(
     bench: Workbench, free_port: int
 ) -> None:

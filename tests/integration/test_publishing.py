@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from tests.integration.publisher_process import start_publisher
 from tests.integration.readers import boto3_reader, duckdb_reader
@@ -42,6 +43,7 @@ def spark_versions(sightings: list[dict[str, Any]], way: str) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 def test_readers_meet_whole_versions_while_runs_replace_them_and_are_killed(
     workbench: Workbench,
 ) -> None:

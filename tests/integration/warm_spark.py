@@ -1,8 +1,9 @@
 """A Spark session that several Dagster runs of one process share: most of a run is its start."""
 
+import shutil
 from typing import TYPE_CHECKING
 
-from sparkpar_assets.resources.spark import Spark
+from sparkpar_assets.resources.spark import SCRATCH_PROPERTY, Spark, stop_jvm
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,3 +23,15 @@ class WarmSpark(Spark):
 
     def _stop(self) -> None:
         """Leave the session to the next run."""
+
+
+def end_warm_session() -> None:
+    """End the session of this process, if there is one: a run of the platform wants its own."""
+    from pyspark import SparkContext
+
+    context, jvm = SparkContext._active_spark_context, SparkContext._jvm
+    if context is not None and jvm is not None:
+        scratch = jvm.java.lang.System.getProperty(SCRATCH_PROPERTY)
+        context.stop()
+        stop_jvm()
+        shutil.rmtree(scratch)
