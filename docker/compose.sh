@@ -73,9 +73,10 @@ anonymous_volumes() {
 
 # Removes those of the given volumes that no container has any more.
 remove_volumes() {
-    local volume
+    local volume used
+    used="$(anonymous_volumes || true)"
     for volume in "$@"; do
-        if ! anonymous_volumes | grep -qx "$volume"; then docker volume rm "$volume" >/dev/null; fi
+        if ! grep -qx "$volume" <<<"$used"; then docker volume rm "$volume" >/dev/null; fi
     done
 }
 

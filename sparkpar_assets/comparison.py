@@ -63,12 +63,12 @@ def total(rows: "pa.Table", column: str) -> int | Decimal | None:
         return sum(values[1:], start=values[0]) if values else None
 
 
-def difference(before: Any, after: Any) -> int | Decimal | float | None:  # noqa: ANN401
+def difference(before: Any, after: Any) -> int | Decimal | float | None:  # noqa: ANN401  # any cell
     """The exact difference of two numbers; None where one of them is none."""
     if not (_is_number(before) and _is_number(after)):
         return None
     with localcontext(prec=DIGITS):
-        return after - before  # type: ignore[no-any-return]
+        return after - before  # type: ignore[no-any-return]  # of two numbers: a number
 
 
 def compare(first: "pa.Table", second: "pa.Table", group_by: Sequence[str]) -> Comparison:
@@ -158,7 +158,7 @@ def _columns(first: Sequence[str], second: Sequence[str]) -> list[str]:
     return [f"Only the {which} has: {', '.join(names)}." for which, names in only if names]
 
 
-def _is_same(before: Any, after: Any) -> bool:  # noqa: ANN401
+def _is_same(before: Any, after: Any) -> bool:  # noqa: ANN401  # any cell
     return bool(before == after or (before != before and after != after))  # a NaN is not itself
 
 

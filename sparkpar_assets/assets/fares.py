@@ -17,6 +17,7 @@ from sparkpar_assets.metadata import (
     column_schema,
 )
 from sparkpar_assets.partitions import TAXI_YEARS
+from sparkpar_assets.spark_pool import POOL
 from sparkpar_assets.transforms import fares
 
 SCHEMA = column_schema(
@@ -57,7 +58,7 @@ LINEAGE = column_lineage(
     partitions_def=TAXI_YEARS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="s3_parquet",
-    pool="spark",
+    pool=POOL,
     check_specs=check_specs("fare_by_passenger_count", FARE_CHECKS),
     group_name="taxi_fares",
     kinds={"spark", "s3", "parquet"},

@@ -19,6 +19,7 @@ from sparkpar_assets.metadata import (
     column_schema,
     line_chart,
 )
+from sparkpar_assets.spark_pool import POOL
 from sparkpar_assets.transforms import trends
 
 CHARTED_TRIPS = 100
@@ -73,7 +74,7 @@ FRESHNESS = dg.FreshnessPolicy.cron(deadline_cron="0 0 1 2 *", lower_bound_delta
     # Runs with ranges of years of the asset above take this one along only with the same policy.
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="s3_parquet",
-    pool="spark",
+    pool=POOL,
     automation_condition=REFRESH,
     freshness_policy=FRESHNESS,
     check_specs=check_specs("fare_trends", TREND_CHECKS),

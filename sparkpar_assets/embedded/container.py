@@ -55,7 +55,7 @@ def serve(config: StackConfig, name: str) -> None:
     config.state.create()
     server.before_start()
     os.chdir(server.folder)
-    os.execve(server.command[0], server.command, server.environment)  # noqa: S606  # on purpose
+    os.execve(server.command[0], server.command, server.environment)  # noqa: S606  # no shell between
 
 
 def main() -> None:
