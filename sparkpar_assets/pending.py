@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import dagster as dg
 
 from sparkpar_assets.io_managers.bigquery import why_unreadable
+from sparkpar_assets.io_managers.source import TAXI_TABLES, TableSource
 from sparkpar_assets.partitions import TAXI_YEARS
-from sparkpar_assets.resources.bigquery import BigQueryTables, TableState
+from sparkpar_assets.resources.bigquery import BigQueryTables
 
 FARES = dg.AssetKey("fare_by_passenger_count")
+TABLES = TableSource(TAXI_TABLES, columns={})
+"""No column is asked for: a run that fails for want of one says so, and is reported."""
 PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
@@ -69,16 +72,19 @@ def pending_years(
     Raises:
         dg.Failure: BigQuery refuses the credentials or does not answer.
     """
-    prefix = bigquery.environment.settings.taxi_table_prefix
-    names = {year: f"{prefix}{year}" for year in years}
+    settings = bigquery.environment.settings
+    names = {year: TABLES.name(year, settings) for year in years}
     due: dict[str, str] = {}
     held: dict[str, str] = {}
     settled: dict[str, str] = {}
     running = _unfinished_runs(instance)
     for year, state in bigquery.states(names).items():
-        if reason := _why_settled(instance, names[year], year, state):
-            settled[year] = reason
-        elif state is not None:
+        unreadable = why_unreadable(names[year], state, TABLES, settings)
+        if state is None or unreadable:
+            settled[year] = str(unreadable)
+        elif state.version <= _published_version(instance, year):
+            settled[year] = f"published from the table {names[year]} as it is now."
+        else:
             reason = running.get(year) or _why_tried(instance, year, state.version)
             (held if reason else due)[year] = reason or state.version
     return PendingYears(due, held, settled)
@@ -92,16 +98,6 @@ def years_of(run: dg.DagsterRun) -> list[str]:
     if first not in keys or last not in keys:
         return []
     return list(keys[keys.index(first) : keys.index(last) + 1])
-
-
-def _why_settled(
-    instance: dg.DagsterInstance, name: str, year: str, state: TableState | None
-) -> str | None:
-    if state is None or why_unreadable(name, state, {}):
-        return why_unreadable(name, state, {})
-    if state.version <= _published_version(instance, year):
-        return f"published from the table {name} as it is now."
-    return None
 
 
 def _published_version(instance: dg.DagsterInstance, year: str) -> str:

@@ -62,6 +62,12 @@ class Settings(BaseModel):
         description="Read tables as they were when the run looked at them (time travel). Where "
         "the server can't, false: the run looks again afterwards, and starts over on a change.",
     )
+    bigquery_view_dataset: str | None = Field(
+        default=None,
+        alias="BIGQUERY_VIEW_DATASET",
+        description="Dataset, project.dataset, in which BigQuery puts the results of views for a "
+        "day. Unset: views are not read.",
+    )
     s3_bucket: str | None = Field(
         default=None, alias="S3_BUCKET", description="Bucket that the results are published in."
     )

@@ -8,6 +8,7 @@ import dagster as dg
 from sparkpar_assets.checks import FARE_CHECKS, check_specs, excluded_trips, validate_fares
 from sparkpar_assets.io_managers.bigquery import SourceYears
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
+from sparkpar_assets.io_managers.source import TAXI_TABLES, TableSource
 from sparkpar_assets.metadata import (
     GROUP_BY_KEY,
     LINEAGE_KEY,
@@ -38,7 +39,7 @@ SCHEMA = column_schema(
         "avg_distance": ("DECIMAL(38,9)", "Mean distance, miles, rounded half-up"),
     }
 )
-
+TRIPS = TableSource(TAXI_TABLES, fares.TRIP_COLUMNS)
 
 RULE = ("passenger_count", "fare_amount")
 """The columns that decide whether a trip is counted, and in which group."""
@@ -54,7 +55,7 @@ LINEAGE = column_lineage(
 
 
 @dg.asset(
-    ins={"trips": dg.AssetIn("yellow_taxi_trips", metadata={"columns": fares.TRIP_COLUMNS})},
+    ins={"trips": dg.AssetIn("yellow_taxi_trips", metadata=TRIPS.as_metadata())},
     partitions_def=TAXI_YEARS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="s3_parquet",

@@ -32,6 +32,7 @@ class TableState:
         bytes: Logical bytes in it, as BigQuery bills them; 0 where a server does not say.
         columns: Types by column name, by their names in GoogleSQL (INT64, NUMERIC, …).
         settled: False while rows are streaming in, which ``rows`` does not count yet.
+        kind: TABLE, VIEW, MATERIALIZED_VIEW, EXTERNAL or SNAPSHOT (REST reference, Table.type).
     """
 
     name: str
@@ -40,6 +41,17 @@ class TableState:
     bytes: int
     columns: Mapping[str, str]
     settled: bool
+    kind: str = "TABLE"
+
+    @property
+    def is_view(self) -> bool:
+        """Whether BigQuery has to run a query for its rows, whose number it does not know."""
+        return self.kind in ("VIEW", "MATERIALIZED_VIEW")
+
+    @property
+    def is_native(self) -> bool:
+        """Whether BigQuery itself stores its rows."""
+        return self.kind in ("TABLE", "SNAPSHOT")
 
     @property
     def version(self) -> str:
@@ -66,9 +78,12 @@ class BigQueryTables(dg.ConfigurableResource[object]):
         """
         from concurrent.futures import ThreadPoolExecutor
 
+        names = list(dict.fromkeys(tables.values()))
         with self._client() as client, ThreadPoolExecutor(max_workers=8) as pool:
-            found = pool.map(lambda name: _state(client, name), tables.values())
-            return dict(zip(tables, found, strict=True))
+            found = dict(
+                zip(names, pool.map(lambda name: _state(client, name), names), strict=True)
+            )
+        return {key: found[name] for key, name in tables.items()}
 
     @contextmanager
     def _client(self) -> Iterator["Client"]:
@@ -131,6 +146,7 @@ def _state(client: "Client", name: str) -> TableState | None:
             for field in table.schema
         },
         settled=table.streaming_buffer is None,
+        kind=table.table_type or "TABLE",
     )
 
 
