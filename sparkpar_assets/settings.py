@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from sparkpar_assets.cost import parse_size
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE_VARIABLE = "SPARKPAR_ENV_FILE"
 
@@ -67,6 +69,12 @@ class Settings(BaseModel):
         alias="BIGQUERY_VIEW_DATASET",
         description="Dataset, project.dataset, in which BigQuery puts the results of views for a "
         "day. Unset: views are not read.",
+    )
+    max_bytes_read: Annotated[int | None, BeforeValidator(parse_size)] = Field(
+        default=None,
+        alias="MAX_BYTES_READ",
+        description="The most that an asset may read from BigQuery in one run: 20 GB, say. What "
+        "would read more is refused before Spark starts. Unset: no limit.",
     )
     s3_bucket: str | None = Field(
         default=None, alias="S3_BUCKET", description="Bucket that the results are published in."
@@ -173,8 +181,8 @@ class Settings(BaseModel):
     trust_store: str | None = Field(
         default=None,
         alias="TLS_TRUST_STORE",
-        description="PKCS #12 trust store, without password, that the JVMs use instead of "
-        "Java's own: for a company's certificate authority, say.",
+        description="PKCS #12 trust store, without password, that the JVMs and BigQuery's gRPC "
+        "client use instead of their own: for a company's certificate authority, say.",
     )
     java_home: str | None = Field(
         default=None,
