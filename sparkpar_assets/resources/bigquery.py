@@ -1,22 +1,26 @@
-"""BigQuery's free metadata: which tables there are, since when, and with which columns."""
+"""BigQuery's free answers: which tables there are, since when, and what reading them costs."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from sparkpar_assets.cost import BY_BIGQUERY, ReadEstimate, computed
+from sparkpar_assets.resources.bigquery_client import (
+    REQUEST_SECONDS,
+    RETRY_SECONDS,
+    first_line,
+    read_client,
+    rest_client,
+)
 from sparkpar_assets.resources.environment import RunEnvironment
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
+    from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
-REQUEST_SECONDS = 60
-RETRY_SECONDS = 15
-"""Google's client would go on for ten minutes where nothing listens."""
 STANDARD_NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 """BigQuery's REST API answers with its old names of types (REST reference, TableFieldSchema)."""
 
@@ -59,6 +63,23 @@ class TableState:
         return f"{self.modified.isoformat(timespec='milliseconds')} {self.rows} rows"
 
 
+@dataclass(frozen=True)
+class TableScan:
+    """What is going to be read of a table.
+
+    Attributes:
+        table: The table as it was looked at.
+        columns: The columns' names.
+        where: A filter on rows, as the Storage Read API takes it; empty for all rows.
+        at: The moment at which the table is read; None for now.
+    """
+
+    table: TableState
+    columns: Sequence[str]
+    where: str = ""
+    at: datetime | None = None
+
+
 class BigQueryTables(dg.ConfigurableResource[object]):
     """Looks at BigQuery tables by ``tables.get``, which costs nothing and reads no row."""
 
@@ -79,50 +100,38 @@ class BigQueryTables(dg.ConfigurableResource[object]):
         from concurrent.futures import ThreadPoolExecutor
 
         names = list(dict.fromkeys(tables.values()))
-        with self._client() as client, ThreadPoolExecutor(max_workers=8) as pool:
+        settings = self.environment.settings
+        with rest_client(settings) as client, ThreadPoolExecutor(max_workers=8) as pool:
             found = dict(
                 zip(names, pool.map(lambda name: _state(client, name), names), strict=True)
             )
         return {key: found[name] for key, name in tables.items()}
 
-    @contextmanager
-    def _client(self) -> Iterator["Client"]:
-        from dagster_gcp import BigQueryResource
-        from google.api_core.exceptions import Forbidden, GoogleAPICallError, RetryError
-        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    def read_estimates(self, scans: Mapping[str, TableScan]) -> dict[str, ReadEstimate]:
+        """Ask what reading several tables will be billed for, which costs nothing.
+
+        The Storage Read API answers it with the read session that a read begins with: for the very
+        columns, rows and moment that are asked for. It needs ``bigquery.readsessions.create``, as
+        the read does, and no row is read. Where it knows no answer, as an emulator may, that is
+        computed from the table's row count and the columns' widths.
+
+        Args:
+            scans: What will be read, by any key.
+
+        Returns:
+            The estimates, by the same keys.
+
+        Raises:
+            dg.Failure: BigQuery refuses the credentials or the read, or does not answer.
+        """
+        from concurrent.futures import ThreadPoolExecutor
 
         settings = self.environment.settings
-        where = settings.bigquery_http_endpoint or "Google"
-        key_file = settings.google_credentials_file
-        if key_file:
-            _check_key_file(Path(key_file))
-        whose = f"The key file {key_file}" if key_file else "The application default credentials"
-        try:
-            with BigQueryResource(project=settings.gcp_project).get_client() as client:
-                yield client
-        except DefaultCredentialsError as error:
-            raise dg.Failure(
-                f"{whose} cannot be used: {_first_line(error)} Set GOOGLE_APPLICATION_CREDENTIALS "
-                "to a service account's key file, or run gcloud auth application-default login.",
-                allow_retries=False,
-            ) from None
-        except (GoogleAuthError, ValueError) as error:
-            raise dg.Failure(
-                f"{whose} was rejected: {_first_line(error)} "
-                "Make a new key for the account, or correct GOOGLE_APPLICATION_CREDENTIALS.",
-                allow_retries=False,
-            ) from None
-        except Forbidden as error:
-            raise dg.Failure(
-                f"BigQuery denied access: {_first_line(error)} Give the account the roles BigQuery "
-                "Read Session User on the project and BigQuery Data Viewer on the dataset.",
-                allow_retries=False,
-            ) from None
-        except (GoogleAPICallError, RetryError, OSError) as error:
-            raise dg.Failure(
-                f"BigQuery at {where} does not answer as it should: {_first_line(error)} "
-                "Check the network and BIGQUERY_EMULATOR_HOST, and run it again.",
-            ) from None
+        with rest_client(settings) as client:
+            project = client.project
+        with read_client(settings) as reader, ThreadPoolExecutor(max_workers=8) as pool:
+            found = pool.map(lambda scan: _estimate(reader, project, scan), scans.values())
+            return dict(zip(scans, found, strict=True))
 
 
 def _state(client: "Client", name: str) -> TableState | None:
@@ -150,28 +159,36 @@ def _state(client: "Client", name: str) -> TableState | None:
     )
 
 
-def _check_key_file(path: Path) -> None:
-    import json
+def _estimate(client: "BigQueryReadClient", project: str, scan: TableScan) -> ReadEstimate:
+    from google.api_core.exceptions import BadRequest
+    from google.api_core.retry import Retry
+    from google.cloud.bigquery_storage_v1 import types
 
+    table = scan.table
+    owner, dataset, name = table.name.rsplit(".", 2)
     try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        problem = "does not exist"
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read ({error.__class__.__name__})"
-    except json.JSONDecodeError:
-        problem = "is not JSON"
-    else:
-        if isinstance(content, dict) and "type" in content:
-            return
-        problem = "is no key of Google's: it has no field type"
-    raise dg.Failure(
-        f"The key file {path} {problem}. "
-        "Set GOOGLE_APPLICATION_CREDENTIALS to the JSON key file of a service account.",
-        allow_retries=False,
+        session = client.create_read_session(
+            parent=f"projects/{project}",
+            read_session=types.ReadSession(
+                table=f"projects/{owner}/datasets/{dataset}/tables/{name}",
+                data_format=types.DataFormat.ARROW,
+                read_options={"selected_fields": scan.columns, "row_restriction": scan.where},
+                table_modifiers={"snapshot_time": scan.at} if scan.at else None,
+            ),
+            max_stream_count=1,
+            timeout=REQUEST_SECONDS,
+            retry=Retry(timeout=RETRY_SECONDS),
+        )
+    except BadRequest as error:
+        raise dg.Failure(
+            f"BigQuery refuses to read {table.name}: {first_line(error)} "
+            "Correct the columns and the filter that the asset names.",
+            allow_retries=False,
+        ) from None
+    if session.streams and not session.estimated_total_bytes_scanned:
+        return computed(table.rows, (table.columns[column] for column in scan.columns))
+    return ReadEstimate(
+        session.estimated_row_count or (table.rows if session.streams else 0),
+        session.estimated_total_bytes_scanned,
+        BY_BIGQUERY,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return line if line.endswith(".") else f"{line}."

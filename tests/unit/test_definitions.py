@@ -27,7 +27,8 @@ import socket, sys
 def refuse(*args, **kwargs): raise AssertionError("importing reached out")
 socket.socket.connect = refuse
 import sparkpar_assets.definitions
-heavy = {"pyspark", "py4j", "boto3", "google.cloud.bigquery", "pyarrow", "pandas", "matplotlib"}
+heavy = {"pyspark", "py4j", "boto3", "google.cloud.bigquery", "grpc", "pyarrow", "pandas"}
+heavy |= {"google.auth", "cryptography", "matplotlib"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(
