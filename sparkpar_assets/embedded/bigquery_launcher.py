@@ -1,10 +1,11 @@
-"""Starts bqemulator with its two gaps for Java clients closed.
+"""Starts bqemulator with its gaps closed.
 
 ``tests/embedded/test_bigquery_gaps.py`` fails when either is no longer needed.
 """
 
 import argparse
 import time
+from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import grpc
 import pyarrow as pa
 import uvicorn
 from bqemulator import cli
+from bqemulator.grpc_api import read_servicer
 from bqemulator.streaming import read_session
+from google.cloud.bigquery_storage_v1 import types
 from grpc.aio import _server
 
 SESSION_SECONDS = 900
@@ -34,6 +37,7 @@ def main() -> None:
     serve_tls(credentials)
     read_session._serialise_arrow_schema = serialize_schema
     read_session._SESSIONS = RecentSessions()
+    read_servicer._build_read_session_response = without_estimate
     cli.main(emulator_arguments)
 
 
@@ -58,6 +62,20 @@ def serialize_schema(schema: pa.Schema) -> bytes:
     """
     content: bytes = schema.serialize().to_pybytes()
     return content
+
+
+def without_estimate(
+    build: Callable[..., types.ReadSession] = read_servicer._build_read_session_response,
+    **parts: object,
+) -> types.ReadSession:
+    """The answer to a request for a read session, without an estimate of the bytes it scans.
+
+    bqemulator gives the memory that its copy of the filtered rows takes, which would be taken for
+    the bytes that BigQuery bills: logical ones, of all rows.
+    """
+    session = build(**parts)
+    session.estimated_total_bytes_scanned = 0
+    return session
 
 
 def serve_tls(credentials: grpc.ServerCredentials) -> None:

@@ -3,10 +3,11 @@
 import inspect
 
 import pyarrow as pa
-from bqemulator.grpc_api import server
+from bqemulator.grpc_api import read_servicer, server
 from bqemulator.streaming import read_session
+from google.cloud.bigquery_storage_v1 import types
 
-from sparkpar_assets.embedded.bigquery_launcher import serialize_schema
+from sparkpar_assets.embedded.bigquery_launcher import serialize_schema, without_estimate
 
 SCHEMA = pa.schema([("fare", pa.decimal128(38, 9))])
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -27,3 +28,19 @@ def test_bqemulator_still_offers_no_tls() -> None:
 def test_bqemulator_still_keeps_every_read_session() -> None:
     assert type(read_session._SESSIONS) is dict
     assert "_SESSIONS.pop" not in inspect.getsource(read_session)
+
+
+def test_bqemulator_still_gives_the_size_of_its_own_copy_as_an_estimate() -> None:
+    rows = pa.table({"fare": [1, 2, 3]})
+    parts = {
+        "state": read_session.create_read_session("project", "table", rows),
+        "read_session": types.ReadSession(),
+        "session_format": read_session.FORMAT_ARROW,
+        "wire_format": types.DataFormat.ARROW,
+        "arrow_table": rows,
+    }
+    theirs = read_servicer._build_read_session_response(**parts)
+    assert theirs.estimated_total_bytes_scanned == rows.nbytes
+    ours = without_estimate(**parts)
+    assert ours.estimated_total_bytes_scanned == 0
+    assert ours.streams == theirs.streams
