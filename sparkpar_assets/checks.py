@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from sparkpar_assets.comparison import figure, total
 from sparkpar_assets.io_managers.publication import Outcome, StagedYear
 from sparkpar_assets.metadata import readable
+from sparkpar_assets.transforms.aggregation import GROUPS, OUTSIDE, OVERFLOWED, ROWS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Row
 
 DOMINATING_SHARE = Decimal("0.01")
@@ -28,6 +31,13 @@ FARE_CHECKS = {
     "means_lie_within_the_fares": "Each group's mean lies between its lowest and highest fare.",
     "no_fare_dominates": "In no group of 1,000 trips or more one fare alone is over 1 % of the "
     "group's total (a warning: broken meters are real data).",
+}
+AGGREGATION_CHECKS = {
+    "groups_are_unique": "One row for each group.",
+    "sums_are_exact": "No sum needs more digits than its type has.",
+    "totals_add_up": "Groups, counts and sums are as many as when they were aggregated, and the "
+    "rows aggregated those of the table, if none is left out.",
+    "means_lie_within_the_values": "Each exact mean lies between its lowest and highest value.",
 }
 TREND_CHECKS = {
     "published_years_are_there": "Every year that Dagster has materialized is in S3 "
@@ -80,6 +90,32 @@ def excluded_trips(audit: "Sequence[Row]") -> dict[str, int]:
     return {row["excluded_by"]: row["trips"] for row in audit if row["excluded_by"] is not None}
 
 
+def validate_aggregation(
+    staged: StagedYear, *, group_by: Sequence[str], totals: Sequence[str], is_filtered: bool
+) -> list[Outcome]:
+    """Check a staged year of an analysis: one outcome for each of AGGREGATION_CHECKS.
+
+    Args:
+        staged: The rows to publish, and the audit row that ``transforms.aggregation`` makes.
+        group_by: The columns that tell rows apart.
+        totals: The columns whose sum has a meaning.
+        is_filtered: Whether rows of the table were left out.
+    """
+    (counted,) = staged.audit
+    findings = {
+        "groups_are_unique": _repeated_groups(staged.rows, group_by),
+        "sums_are_exact": _listed("A sum needs more digits than its type has", counted[OVERFLOWED]),
+        "totals_add_up": _different_totals(staged, counted, totals, is_filtered=is_filtered),
+        "means_lie_within_the_values": _listed(
+            "A mean lies outside of its values", counted[OUTSIDE]
+        ),
+    }
+    return [
+        Outcome(check, finding or AGGREGATION_CHECKS[check], passed=not finding)
+        for check, finding in findings.items()
+    ]
+
+
 def validate_trends(missing: Sequence[str], asset: str) -> list[Outcome]:
     """Name the years that were materialized once and are in S3 no more.
 
@@ -100,6 +136,40 @@ def validate_trends(missing: Sequence[str], asset: str) -> list[Outcome]:
             severity=dg.AssetCheckSeverity.WARN,
         )
     ]
+
+
+def _repeated_groups(rows: "pa.Table", group_by: Sequence[str]) -> str:
+    groups = rows.group_by(list(group_by)).aggregate([([], "count_all")])
+    repeated = groups.num_rows < rows.num_rows
+    return f"{rows.num_rows - groups.num_rows:,} rows repeat a group." if repeated else ""
+
+
+def _listed(finding: str, where: Sequence[str]) -> str:
+    return f"{finding}: {'; '.join(where)}." if where else ""
+
+
+def _different_totals(
+    staged: StagedYear, counted: "Row", totals: Sequence[str], *, is_filtered: bool
+) -> str:
+    found = []
+    if staged.rows.num_rows != counted[GROUPS]:
+        found.append(f"There are {staged.rows.num_rows:,} groups, of {counted[GROUPS]:,}.")
+    found += [
+        f"The sum of {name} is {figure(staged_total)}, and {figure(counted[name])} was aggregated."
+        for name in totals
+        if not _is_float(counted[name])
+        and (staged_total := total(staged.rows, name)) != counted[name]
+    ]
+    if staged.source_rows is not None:
+        read, there = counted[ROWS], staged.source_rows
+        if read > there or (read < there and not is_filtered):
+            found.append(f"The table has {there:,} rows, and {read:,} were read.")
+    return " ".join(found)
+
+
+def _is_float(value: object) -> bool:
+    """Whether the last digits of a sum hang on the order in which it was added up."""
+    return isinstance(value, float)
 
 
 def _repeated(rows: Iterable[dict[str, Any]]) -> str:

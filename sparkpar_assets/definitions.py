@@ -5,6 +5,7 @@ import dagster as dg
 from sparkpar_assets.assets.fares import fare_by_passenger_count
 from sparkpar_assets.assets.trends import fare_trends
 from sparkpar_assets.assets.trips import yellow_taxi_trips
+from sparkpar_assets.components.loading import load_analyses
 from sparkpar_assets.io_managers.bigquery import BigQueryYears
 from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
 from sparkpar_assets.resources.bigquery import BigQueryTables
@@ -19,17 +20,22 @@ environment = RunEnvironment.configure_at_launch()
 spark = Spark.configure_at_launch(environment=environment)
 bigquery = BigQueryTables.configure_at_launch(environment=environment)
 
-defs = dg.Definitions(
-    assets=[yellow_taxi_trips, fare_by_passenger_count, fare_trends],
-    schedules=[observe_taxi_tables, yearly_fares],
-    sensors=[changed_taxi_years, automation_conditions, run_failure_alert],
-    resources={
-        "environment": environment,
-        "spark": spark,
-        "bigquery": bigquery,
-        "bigquery_years": BigQueryYears(tables=bigquery, spark=spark),
-        "s3_parquet": S3ParquetIOManager(environment=environment, spark=spark),
-    },
-    # All steps of a run in one process: they share one Spark session.
-    executor=dg.in_process_executor,
+ASSETS = [yellow_taxi_trips, fare_by_passenger_count, fare_trends]
+
+defs = dg.Definitions.merge(
+    dg.Definitions(
+        assets=ASSETS,
+        schedules=[observe_taxi_tables, yearly_fares],
+        sensors=[changed_taxi_years, automation_conditions, run_failure_alert],
+        resources={
+            "environment": environment,
+            "spark": spark,
+            "bigquery": bigquery,
+            "bigquery_years": BigQueryYears(tables=bigquery, spark=spark),
+            "s3_parquet": S3ParquetIOManager(environment=environment, spark=spark),
+        },
+        # All steps of a run in one process: they share one Spark session.
+        executor=dg.in_process_executor,
+    ),
+    load_analyses(ASSETS),
 )

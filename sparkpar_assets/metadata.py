@@ -15,6 +15,10 @@ GROUP_BY_KEY = "group_by"
 """Names the columns that tell an asset's rows apart."""
 TOTALS_KEY = "totals"
 """Names the columns whose sum over all rows has a meaning: counts and sums, not means."""
+PATH_KEY = "path"
+"""Names the folder under S3_PREFIX that an asset is published in, if it is not the asset's name."""
+ANY = "ANY"
+"""Stands for a declared column's type that follows from the table that is read."""
 PREVIEW_ROWS = 20
 CHART_INCHES = (8, 4.2)
 CHART_DPI = 110
@@ -71,7 +75,10 @@ def sql_type(kind: "pa.DataType") -> str:
 
 
 def same_columns(expected: dg.TableSchema, found: dg.TableSchema) -> str:
-    """A sentence on where ``found`` differs from ``expected``; empty where it does not."""
+    """A sentence on where ``found`` differs from ``expected``; empty where it does not.
+
+    A type ``ANY`` that is expected is that which is found.
+    """
     want = {column.name: column.type for column in expected.columns}
     have = {column.name: column.type for column in found.columns}
     parts = [f"lacks {name} {kind}" for name, kind in want.items() if name not in have]
@@ -79,7 +86,7 @@ def same_columns(expected: dg.TableSchema, found: dg.TableSchema) -> str:
     parts += [
         f"has {name} as {have[name]} where {kind} is declared"
         for name, kind in want.items()
-        if name in have and have[name] != kind
+        if name in have and kind not in (ANY, have[name])
     ]
     if not parts and list(want) != list(have):
         parts.append("has its columns in another order")

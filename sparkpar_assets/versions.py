@@ -30,11 +30,11 @@ from sparkpar_assets.io_managers.history import (
     VersionError,
     published_versions,
 )
-from sparkpar_assets.io_managers.published import PublishedDataset
+from sparkpar_assets.io_managers.published import published_dataset
 from sparkpar_assets.materialize import SelectionError, partition_keys
 from sparkpar_assets.metadata import GROUP_BY_KEY, TOTALS_KEY
 from sparkpar_assets.resources.environment import settings_in_force
-from sparkpar_assets.resources.s3 import bucket_of, explained_errors, s3_client
+from sparkpar_assets.resources.s3 import explained_errors
 from sparkpar_assets.rollback import roll_back
 
 if TYPE_CHECKING:
@@ -143,9 +143,7 @@ def _published(
     node = defs.resolve_asset_graph().get(dg.AssetKey.from_user_string(asset))
     load_dotenv(Path.cwd() / ".env", override=True)  # as Dagster's commands do
     with settings_in_force() as settings, explained_errors(settings):
-        dataset = PublishedDataset(
-            s3_client(settings), bucket_of(settings), settings.s3_root, "/".join(node.key.path)
-        )
+        dataset = published_dataset(settings, node.key, node.metadata)
         if not settings.history_versions:
             raise SelectionError(
                 "HISTORY_VERSIONS is 0, so no version is kept but the published one. "

@@ -211,7 +211,7 @@ def fares_table(stack: Stack, settings: Settings) -> str:
 def _published(stack: Stack, settings: Settings) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Each published year with its rows. One GET an object: one version, whole."""
     client = s3_client(stack.config)
-    fares = PublishedDataset(client, BUCKET, settings.s3_root, FARES)
+    fares = PublishedDataset(client, BUCKET, settings.s3_root, FARES, FARES)
     for year in fares.years():
         yield year, read_object(client, BUCKET, fares.key(year)).to_pylist()
 

@@ -8,7 +8,7 @@ import dagster as dg
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, Row
+    from pyspark.sql import Column, DataFrame, Row
 
     from sparkpar_assets.io_managers.bigquery import SourceYears
 
@@ -76,7 +76,7 @@ class Publication:
     """
 
     rows: "DataFrame"
-    order_by: Sequence[str] = ()
+    order_by: "Sequence[str | Column]" = ()
     source: "SourceYears | None" = None
     shared: "DataFrame | None" = None
     audit: "DataFrame | None" = None

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sparkpar_assets.resources.s3 import head_object
+import dagster as dg
+
+from sparkpar_assets.metadata import PATH_KEY
+from sparkpar_assets.resources.s3 import bucket_of, head_object, s3_client
+from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,17 +34,19 @@ class PublishedDataset:
         client: Reaches the bucket.
         bucket: The bucket.
         root: Prefix of everything the platform writes: empty, or with a slash at its end.
-        asset: The asset's name, which is its folder's as well.
+        asset: The asset's name.
+        folder: The asset's folder, under the root.
     """
 
     client: "S3Client"
     bucket: str
     root: str
     asset: str
+    folder: str
 
     def key(self, year: str | None) -> str:
         """Key of a year's object, or of the only one of an asset without years."""
-        return f"{self.root}{self.asset}/{_folder(year)}{FILE_NAME}"
+        return f"{self.root}{self.folder}/{_folder(year)}{FILE_NAME}"
 
     def uri(self, year: str | None) -> str:
         """The object's s3:// URI."""
@@ -48,7 +54,7 @@ class PublishedDataset:
 
     def years(self) -> list[str]:
         """The years that are published, ascending."""
-        prefix = f"{self.root}{self.asset}/year="
+        prefix = f"{self.root}{self.folder}/year="
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=prefix
         )
@@ -146,7 +152,7 @@ class PublishedDataset:
 
     def history_key(self, year: str | None, name: str) -> str:
         """Key of a version in the history."""
-        return f"{self.root}{HISTORY}{self.asset}/{_folder(year)}{name}{VERSION_SUFFIX}"
+        return f"{self.root}{HISTORY}{self.folder}/{_folder(year)}{name}{VERSION_SUFFIX}"
 
     def _replace(
         self, year: str | None, source: str, metadata: Mapping[str, str], *, archived: bool
@@ -203,6 +209,26 @@ class PublishedDataset:
         names = self.history(year)
         for name in names[: max(0, len(names) - keep)]:
             self.client.delete_object(Bucket=self.bucket, Key=self.history_key(year, name))
+
+
+def published_dataset(
+    settings: Settings, asset_key: dg.AssetKey, definition: Mapping[str, Any]
+) -> PublishedDataset:
+    """Where an asset is published.
+
+    Args:
+        settings: Name the bucket and the prefix.
+        asset_key: The asset's key.
+        definition: The metadata that the asset declares.
+    """
+    asset = "/".join(asset_key.path)
+    return PublishedDataset(
+        client=s3_client(settings),
+        bucket=bucket_of(settings),
+        root=settings.s3_root,
+        asset=asset,
+        folder=definition.get(PATH_KEY, asset),
+    )
 
 
 def publication_time() -> str:

@@ -15,11 +15,14 @@ from sparkpar_assets.io_managers.publication import (
     Publication,
     StagedYear,
 )
-from sparkpar_assets.io_managers.published import PublishedDataset, publication_time, read_object
+from sparkpar_assets.io_managers.published import (
+    publication_time,
+    published_dataset,
+    read_object,
+)
 from sparkpar_assets.io_managers.staging import StagingArea, remove_dead_staging, staging_area
 from sparkpar_assets.metadata import LINEAGE_KEY, SCHEMA_KEY, preview, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
-from sparkpar_assets.resources.s3 import bucket_of, s3_client
 from sparkpar_assets.resources.spark import Spark
 
 if TYPE_CHECKING:
@@ -98,22 +101,23 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         from pyspark.sql.pandas.types import from_arrow_schema
         from pyspark.sql.types import IntegerType
 
-        dataset = self._dataset(context.asset_key)
+        upstream = context.upstream_output
+        definition = (upstream and upstream.definition_metadata) or {}
+        dataset = published_dataset(self.environment.settings, context.asset_key, definition)
         years = dataset.years()
         if not years:
             raise dg.Failure(
                 f"No year of {dataset.asset} is published under s3://{dataset.bucket}/"
-                f"{dataset.root}{dataset.asset}/. Materialize {dataset.asset} first.",
+                f"{dataset.root}{dataset.folder}/. Materialize {dataset.asset} first.",
                 allow_retries=False,
             )
         keep = self.environment.settings.history_versions
         keys = {year: dataset.readable_key(year, keep) for year in years}
         schemas = {year: dataset.schema(key) for year, key in keys.items()}
-        declared = context.upstream_output and (
-            context.upstream_output.definition_metadata or {}
-        ).get(SCHEMA_KEY)
-        expected = declared or table_schema(schemas[years[-1]])
-        _check_same_schemas(dataset.asset, expected, schemas)
+        latest = table_schema(schemas[years[-1]])
+        # One after the other: what is declared may leave types open, which no two years may.
+        for expected in (definition.get(SCHEMA_KEY, latest), latest):
+            _check_same_schemas(dataset.asset, expected, schemas)
         schema = from_arrow_schema(schemas[years[-1]]).add("year", IntegerType())
         rows = (
             self.spark.session.read.schema(schema)
@@ -127,15 +131,6 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
             missing=sorted(set(known) - set(years)),
         )
 
-    def _dataset(self, asset_key: dg.AssetKey) -> PublishedDataset:
-        settings = self.environment.settings
-        return PublishedDataset(
-            client=s3_client(settings),
-            bucket=bucket_of(settings),
-            root=settings.s3_root,
-            asset="/".join(asset_key.path),
-        )
-
 
 class _Run:
     """One publication of one asset: the steps, and what came of them."""
@@ -145,7 +140,9 @@ class _Run:
     ) -> None:
         self.spark = manager.spark
         self.settings = manager.environment.settings
-        self.dataset = manager._dataset(context.asset_key)
+        self.dataset = published_dataset(
+            self.settings, context.asset_key, context.definition_metadata or {}
+        )
         self.context = context
         self.publication = publication
         self.years = list(context.asset_partition_keys) if context.has_asset_partitions else []

@@ -34,6 +34,14 @@ JVM_EXIT_SECONDS = 120
 SCRATCH_PROPERTY = "run.scratch"
 """System property of driver and executors: the folder of what is gone with the run. (Spark refuses
 to pass on names that begin with its own.)"""
+SQL_SEMANTICS = {
+    "spark.sql.session.timeZone": "UTC",
+    # What overflows, divides by zero or cannot be cast is an error, not NULL or another number.
+    "spark.sql.ansi.enabled": "true",
+    # The default is INT96, which the Parquet format has given up.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
+"""What the transforms count on."""
 SHUFFLE_CORES = 8
 """Assumed where a run takes what is free: the counts by fare are small even for all years."""
 
@@ -286,12 +294,13 @@ def _configuration(settings: Settings, application: str, scratch: Path) -> dict[
         "spark.eventLog.enabled": "true" if settings.spark_event_log_dir else None,
         "spark.eventLog.dir": settings.spark_event_log_dir,
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(_shuffle_partitions(settings)),
         # Without a key file the client asks Google's metadata server, which only Google's cloud
         # has: elsewhere the question costs seconds in every JVM.
         "spark.executorEnv.NO_GCE_CHECK": "true" if settings.google_credentials_file else None,
-    } | _s3a_configuration(settings)
+        **SQL_SEMANTICS,
+        **_s3a_configuration(settings),
+    }
     return {name: value for name, value in configuration.items() if value}
 
 

@@ -21,7 +21,14 @@ def exact_quotient(numerator: "Column", count: "Column") -> "Column":
         numerator: A whole number or a DECIMAL with at most 9 digits after the point.
         count: A whole number; 0 gives NULL.
     """
-    return numerator.cast(NUMERIC) / count.cast("decimal(20,0)")
+    from pyspark.sql import functions as F  # noqa: N812
+
+    return numerator.cast(NUMERIC) / F.nullif(count.cast("decimal(20,0)"), F.lit(0))
+
+
+def exact_quotient_sql(numerator: str, count: str) -> str:
+    """``exact_quotient`` as Spark's SQL."""
+    return f"CAST({numerator} AS DECIMAL(38, 9)) / NULLIF(CAST({count} AS DECIMAL(20, 0)), 0)"
 
 
 def exact_difference(minuend: "Column", subtrahend: "Column") -> "Column":

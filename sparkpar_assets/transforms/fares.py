@@ -51,7 +51,7 @@ def count_by_fare(trips: "DataFrame") -> "DataFrame":
         .agg(
             F.count("*").alias("trips"),
             *(F.count(name).alias(f"n_{name}") for name in SUMMED_COLUMNS),
-            *(F.sum(name).alias(f"sum_{name}") for name in SUMMED_COLUMNS),
+            *(F.try_sum(name).alias(f"sum_{name}") for name in SUMMED_COLUMNS),
         )
     )
 
@@ -81,7 +81,7 @@ def fares_by_passenger_count(counts: "DataFrame") -> "DataFrame":
     )
 
     def mean(name: str) -> "Column":
-        return exact_quotient(F.sum(f"sum_{name}"), F.sum(f"n_{name}"))
+        return exact_quotient(F.try_sum(f"sum_{name}"), F.sum(f"n_{name}"))
 
     def percentile(percent: int) -> "Column":
         # In whole numbers, where a share would be a rounded fraction.
@@ -90,7 +90,7 @@ def fares_by_passenger_count(counts: "DataFrame") -> "DataFrame":
 
     return ranked.groupBy(*group).agg(
         F.sum("trips").alias("trips"),
-        F.sum("sum_fare_amount").alias("total_fare"),
+        F.try_sum("sum_fare_amount").alias("total_fare"),
         mean("fare_amount").alias("avg_fare"),
         percentile(50).alias("median_fare"),
         percentile(95).alias("p95_fare"),
@@ -115,12 +115,12 @@ def audit_fares(counts: "DataFrame") -> "DataFrame":
     def overflows(name: str) -> "Column":
         # A sum that overflowed is NULL, and a sum over sums leaves NULLs out: look at both.
         within = F.max((F.col(f"n_{name}") > 0) & F.col(f"sum_{name}").isNull())
-        across = (F.sum(f"n_{name}") > 0) & F.sum(f"sum_{name}").isNull()
+        across = (F.sum(f"n_{name}") > 0) & F.try_sum(f"sum_{name}").isNull()
         return F.when(within | across, F.lit(name))
 
     return counts.groupBy("year", "excluded_by", "passenger_count").agg(
         F.sum("trips").alias("trips"),
-        F.sum("sum_fare_amount").alias("total_fare"),
+        F.try_sum("sum_fare_amount").alias("total_fare"),
         F.min("fare").alias("min_fare"),
         F.max("fare").alias("max_fare"),
         F.array_compact(F.array(*(overflows(name) for name in SUMMED_COLUMNS))).alias("overflowed"),

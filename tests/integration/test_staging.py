@@ -175,7 +175,7 @@ def test_a_lost_lease_is_not_renewed_and_forbids_to_publish(workbench: Workbench
 
 def published_dataset(bench: Workbench) -> PublishedDataset:
     """The fares of the test's prefix."""
-    return PublishedDataset(bench.s3, bench.bucket, bench.root, FARES)
+    return PublishedDataset(bench.s3, bench.bucket, bench.root, FARES, FARES)
 
 
 def publish(bench: Workbench, content: bytes, keep: int = 5) -> dict[str, str]:

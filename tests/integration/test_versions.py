@@ -58,7 +58,7 @@ class Published:
 
 
 def dataset(bench: Workbench, asset: str = FARES) -> PublishedDataset:
-    return PublishedDataset(bench.s3, bench.bucket, bench.root, asset)
+    return PublishedDataset(bench.s3, bench.bucket, bench.root, asset, asset)
 
 
 def rows_of(version: int, **changed: Any) -> pa.Table:  # noqa: ANN401

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from sparkpar_assets.resources.java import find_java_home
-from sparkpar_assets.resources.spark import stop_jvm
+from sparkpar_assets.resources.spark import SQL_SEMANTICS, stop_jvm
 
 
 @pytest.fixture(scope="package")
@@ -25,7 +25,7 @@ def spark() -> Iterator[SparkSession]:
         .config("spark.driver.extraJavaOptions", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.session.timeZone", "UTC")
+        .config(map={**SQL_SEMANTICS})
         .getOrCreate()
     )
     yield session

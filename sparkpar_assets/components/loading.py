@@ -1,0 +1,153 @@
+"""Loading every analysis, and the tables that they read."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import dagster as dg
+from dagster.components.core.component_tree import ComponentTreeException
+from dagster.components.core.decl import ComponentDecl
+from dagster.components.core.defs_module import ComponentLoc
+
+from sparkpar_assets.assets.tables import bigquery_tables, table_key
+from sparkpar_assets.io_managers.source import TableSource
+from sparkpar_assets.metadata import PATH_KEY
+
+CODE_REFERENCES = "dagster/code_references"
+
+
+class AnalysisError(Exception):
+    """An analysis that cannot be loaded: its file, the line, what is wrong and the remedy."""
+
+
+class _Tree(dg.ComponentTree):
+    """Dagster's tree of components, whose declarations are gathered once.
+
+    Dagster 1.13.27 gathers them anew for each component: a thousand files take it half a minute.
+    """
+
+    def _component_decl_tree(self) -> dict[ComponentLoc, ComponentDecl[Any]]:
+        found = self.__dict__.get("_decls")
+        if found is None:
+            found = self.__dict__["_decls"] = super()._component_decl_tree()
+        return found
+
+
+def load_analyses(own: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
+    """The analyses' assets, and those of the tables they read.
+
+    ``dg.load_from_defs_folder`` would do the first, but it imports every library that has
+    components, Google's and Amazon's clients among them.
+
+    Args:
+        own: The platform's own assets.
+
+    Raises:
+        AnalysisError: An analysis cannot be loaded, or two are in each other's way.
+    """
+    own = list(own)
+    tree = _Tree.for_project(Path(__file__))
+    with warnings.catch_warnings():
+        # Dagster's own loader uses what Dagster calls preview and beta.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        try:
+            defs = tree.build_defs(tree.defs_module_path)
+        except ComponentTreeException as error:
+            _explain(error)
+    analyses = [asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)]
+    _check_names_and_paths(own, analyses)
+    return dg.Definitions.merge(defs, dg.Definitions(assets=_tables(own, analyses)))
+
+
+def _explain(error: ComponentTreeException) -> NoReturn:
+    """Leave the tree out, which lists every file: what is wrong stands in the exception's cause."""
+    cause: BaseException = error
+    while isinstance(cause, ComponentTreeException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    raise AnalysisError(f"An analysis cannot be loaded. {cause}") from None
+
+
+def _check_names_and_paths(
+    own: Iterable[dg.AssetsDefinition], analyses: Iterable[dg.AssetsDefinition]
+) -> None:
+    taken = {_folder(asset): _where(asset) for asset in own}
+    names = {asset.key: _where(asset) for asset in own}
+    for asset in analyses:
+        folder, where = _folder(asset), _where(asset)
+        if asset.key in names:
+            raise AnalysisError(
+                f"{where}: there is an asset {asset.key.to_user_string()} already, in "
+                f"{names[asset.key]}. Call one of them otherwise."
+            )
+        for other, its_place in taken.items():
+            if f"{folder}/".startswith(f"{other}/") or f"{other}/".startswith(f"{folder}/"):
+                raise AnalysisError(
+                    f"{where}: the path {folder} lies in the way of {other}, that of {its_place}. "
+                    "Write another path."
+                )
+        names[asset.key] = taken[folder] = where
+
+
+def _folder(asset: dg.AssetsDefinition) -> str:
+    metadata = asset.metadata_by_key.get(asset.key, {})
+    return str(metadata.get(PATH_KEY, "/".join(asset.key.path)))
+
+
+def _where(asset: dg.AssetsDefinition) -> str:
+    """File and line of an analysis, relative to the project; of other assets, the name."""
+    found = asset.metadata_by_key.get(asset.key, {}).get(CODE_REFERENCES)
+    places = [
+        f"{_relative(Path(reference.file_path))}:{reference.line_number}"
+        for reference in getattr(found, "code_references", [])
+    ]
+    return places[0] if places else f"the asset {asset.key.to_user_string()}"
+
+
+def _relative(path: Path) -> Path:
+    project = Path(__file__).parents[2]
+    return path.relative_to(project) if path.is_relative_to(project) else path
+
+
+def _tables(
+    own: Iterable[dg.AssetsDefinition], analyses: Iterable[dg.AssetsDefinition]
+) -> list[dg.AssetsDefinition]:
+    """One asset for each table, however many read it, with the years that any of them asks for."""
+    known = {asset.key for asset in own}
+    readers: dict[str, list[dg.AssetsDefinition]] = {}
+    for asset in analyses:
+        source = _source(asset)
+        if source is not None and table_key(source.table) not in known:
+            readers.setdefault(source.table, []).append(asset)
+    return [
+        bigquery_tables(
+            table,
+            years=_all_years([asset.partitions_def for asset in assets]),
+            group_name="bigquery",
+            description="A table of BigQuery, or one a year.",
+        )
+        for table, assets in readers.items()
+    ]
+
+
+def _source(asset: dg.AssetsDefinition) -> TableSource | None:
+    op = asset.op
+    inputs = op.input_defs if isinstance(op, dg.OpDefinition) else []
+    return next(filter(None, (TableSource.of_input(one.metadata) for one in inputs)), None)
+
+
+def _all_years(
+    partitions: Iterable[dg.PartitionsDefinition[str] | None],
+) -> dg.TimeWindowPartitionsDefinition | None:
+    """From the first year of any to the last; None where a table is never read by the year."""
+    years = [one for one in partitions if isinstance(one, dg.TimeWindowPartitionsDefinition)]
+    if not years:
+        return None
+    ends = [one.end for one in years]
+    return dg.TimeWindowPartitionsDefinition(
+        start=min(one.start for one in years),
+        end=None if None in ends else max(filter(None, ends)),
+        fmt="%Y",
+        cron_schedule="0 0 1 1 *",
+    )

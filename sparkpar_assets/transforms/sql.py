@@ -1,0 +1,381 @@
+"""Expressions in Spark's SQL: checked without Spark, and made exact when their types are known.
+
+What is not known to be harmless is refused. An expression may only consist of what the samples
+below consist of, and what is passed on to Spark is written anew from the tree that was checked.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sparkpar_assets.transforms.decimals import NUMERIC, exact_quotient_sql
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+TypeOf = Callable[[str], str]
+"""Gives the type of a row expression, as Spark's ``simpleString``."""
+
+OPERATORS = (
+    "a = 1 AND b <> 2 OR NOT c >= 3 AND a <= 4 AND a > b AND a < -c",
+    "(a + b - c) * 2 / 3 % 4 DIV 5",
+    "a <=> b AND a IS NULL AND b IS NOT NULL AND c IS TRUE",
+    "a IN (1, 2) AND b BETWEEN 1 AND 2 AND s LIKE 'x%' AND s ILIKE 'y' AND s RLIKE 'z'",
+    "s || 't'",
+    "CASE WHEN a THEN b ELSE c END",
+    "CASE a WHEN 1 THEN b END",
+    "CAST(a AS DECIMAL(10, 2))",
+    "TRY_CAST(a AS DOUBLE)",
+    "DATE '2018-01-01'",
+    "t + INTERVAL 1 DAY",
+    "EXTRACT(YEAR FROM t)",
+)
+ROW_FUNCTIONS = (
+    *("if(a, b, c)", "coalesce(a, b)", "nvl(a, b)", "nullif(a, b)", "greatest(a, b)"),
+    *("least(a, b)", "abs(a)", "sign(a)", "round(a, 2)", "bround(a, 2)", "floor(a)", "ceil(a)"),
+    *("sqrt(a)", "exp(a)", "ln(a)", "log10(a)", "pow(a, 2)", "pmod(a, 2)", "try_divide(a, b)"),
+    *("width_bucket(a, 0, 10, 5)", "lower(s)", "upper(s)", "trim(s)", "ltrim(s)", "rtrim(s)"),
+    *("length(s)", "concat(s, s)", "substring(s, 1, 2)", "left(s, 2)", "right(s, 2)"),
+    *("replace(s, 'x', 'y')", "lpad(s, 3, '0')", "rpad(s, 3, '0')", "initcap(s)"),
+    *("split_part(s, '-', 1)", "regexp_extract(s, '(x)', 1)", "regexp_replace(s, 'x', 'y')"),
+    *("instr(s, 'x')", "year(t)", "quarter(t)", "month(t)", "weekofyear(t)", "day(t)"),
+    *("dayofmonth(t)", "dayofweek(t)", "weekday(t)", "dayofyear(t)", "hour(t)", "minute(t)"),
+    *("second(t)", "to_date(t)", "date_trunc('month', t)", "trunc(t, 'month')", "last_day(t)"),
+    *("date_format(t, 'yyyy-MM')", "date_add(t, 1)", "date_sub(t, 1)", "add_months(t, 1)"),
+    *("datediff(t, t)", "months_between(t, t)", "make_date(2018, 1, 1)", "unix_seconds(t)"),
+)
+AGGREGATES = (
+    *("count(*)", "count(a)", "count(DISTINCT a)", "count_if(a)", "sum(a)", "avg(a)"),
+    *("min(a)", "max(a)", "sum(a) FILTER (WHERE b)", "bool_and(a)", "bool_or(a)"),
+    *("median(a)", "percentile(a, 0.5)", "percentile_approx(a, 0.5)", "approx_count_distinct(a)"),
+    *("stddev(a)", "stddev_samp(a)", "stddev_pop(a)", "variance(a)", "var_samp(a)", "var_pop(a)"),
+    *("corr(a, b)", "covar_samp(a, b)", "covar_pop(a, b)", "skewness(a)", "kurtosis(a)"),
+)
+"""Those whose result does not hang on the order of the rows; in floats, all but the last digits."""
+
+FACTOR = "DECIMAL(23, 9)"
+"""Operands of arithmetic. Spark shortens what a product of two DECIMAL(38,9) has after the point to
+6 digits, and what their sum has to 8. Of numbers with 14 digits before the point (and a larger one
+is an error) the product keeps 9, as BigQuery's own does."""
+TERM = "DECIMAL(29, 9)"
+"""Aggregates as operands: quotients and sums of two keep 9 digits."""
+
+
+class SqlError(ValueError):
+    """An expression that is refused: one sentence of cause, one of remedy."""
+
+
+def parse_row(text: str) -> "Expr":
+    """An expression over the columns of one row.
+
+    Raises:
+        SqlError: It does not parse, or has an aggregate or something that is not allowed.
+    """
+    tree = _parse(text)
+    _check_allowed(tree, text, *_row_vocabulary())
+    return tree
+
+
+def parse_group(text: str) -> "tuple[str, Expr]":
+    """Name and expression of a column to group by: ``column``, or ``expression AS name``.
+
+    Raises:
+        SqlError: As ``parse_row``, or an expression has no name.
+    """
+    from sqlglot import exp
+
+    tree = _parse(text)
+    if isinstance(tree, exp.Alias):
+        name, tree = tree.alias, tree.this
+    elif isinstance(tree, exp.Column):
+        name = tree.name
+    else:
+        raise SqlError(f"'{text}' has no name. Write {text} AS a_name.")
+    _check_allowed(tree, text, *_row_vocabulary())
+    return name, tree
+
+
+def parse_metric(text: str) -> "Expr":
+    """An expression of aggregates.
+
+    Raises:
+        SqlError: It does not parse, has a column outside of its aggregates or none of these, or
+            something that is not allowed.
+    """
+    from sqlglot import exp
+
+    tree = _parse(text)
+    row_kinds, row_names = _row_vocabulary()
+    kinds, names = _vocabulary(AGGREGATES)
+    _check_allowed(tree, text, row_kinds | kinds, row_names | names)
+    aggregates = list(_aggregates(tree))
+    if not aggregates:
+        raise SqlError(f"'{text}' is no aggregate. Write sum({text}), say.")
+    for aggregate in aggregates:
+        if any(inner is not aggregate for inner in _aggregates(aggregate)):
+            raise SqlError(f"'{text}' has an aggregate within another. Take the two apart.")
+    for column in tree.find_all(exp.Column):
+        # The condition of a FILTER belongs to its aggregate.
+        if not any(isinstance(one, exp.AggFunc | exp.Filter) for one in _ancestors(column)):
+            raise SqlError(
+                f"'{text}' has {column.name} outside of an aggregate. Write min({column.name}), "
+                "say, or group by it."
+            )
+    return tree
+
+
+def parse_order(text: str) -> tuple[str, bool, bool]:
+    """A column to sort by: its name, whether it descends, whether NULLs come first.
+
+    Raises:
+        SqlError: It is not ``name [ASC|DESC] [NULLS FIRST|LAST]``.
+    """
+    from sqlglot import exp, parse_one
+    from sqlglot.errors import SqlglotError
+
+    try:
+        order = parse_one(f"SELECT 1 ORDER BY {text}", dialect="spark").args["order"].expressions
+    except (SqlglotError, AttributeError, KeyError):
+        order = []
+    if len(order) != 1 or not isinstance(order[0].this, exp.Column) or order[0].this.table:
+        raise SqlError(f"'{text}' is no column to sort by. Write a_name, or a_name DESC.")
+    return order[0].this.name, bool(order[0].args.get("desc")), bool(order[0].args["nulls_first"])
+
+
+def columns_of(tree: "Expr") -> list[str]:
+    """The columns that an expression reads, in the order in which they stand."""
+    from sqlglot import exp
+
+    return list(dict.fromkeys(column.name for column in tree.find_all(exp.Column, bfs=False)))
+
+
+def sql_of(tree: "Expr") -> str:
+    """An expression as Spark's SQL, with every name quoted."""
+    return tree.sql(dialect="spark", identify=True, comments=False)
+
+
+@dataclass(frozen=True)
+class ExactMetric:
+    """A metric as Spark's SQL, exact where its type is whole or DECIMAL.
+
+    Attributes:
+        sql: The metric.
+        overflows: Is true where one of its sums needs more digits than its type has: the metric is
+            NULL then. None where it has no such sum.
+        bounds: The lowest and the highest value, where the metric is an exact mean.
+    """
+
+    sql: str
+    overflows: str | None
+    bounds: tuple[str, str] | None
+
+
+def exact_row(tree: "Expr", type_of: TypeOf) -> str:
+    """A row expression as Spark's SQL, whose arithmetic keeps 9 digits after the point.
+
+    Args:
+        tree: What ``parse_row`` or ``parse_group`` returned.
+        type_of: Types of the rows' expressions.
+    """
+    return sql_of(_with_narrow_factors(tree, type_of))
+
+
+def exact_metric(tree: "Expr", type_of: TypeOf) -> ExactMetric:
+    """A metric whose sums and means are exact.
+
+    - ``avg`` of whole numbers and decimals is the sum over the count as DECIMAL(38,9), rounded
+      once, half-up; each value counts with 9 digits after the point, as a NUMERIC has.
+    - A sum that overflows is NULL, and ``overflows`` tells it from a sum of nothing.
+    - The operands of arithmetic are so narrow that Spark keeps 9 digits of the result.
+
+    Args:
+        tree: What ``parse_metric`` returned.
+        type_of: Types of the rows' expressions.
+
+    Raises:
+        SqlError: A sum or mean is asked of what is not a number.
+    """
+    from sqlglot import exp
+
+    tree = _with_narrow_factors(tree, type_of)
+    is_mean = isinstance(tree, exp.Avg)
+    overflows: list[str] = []
+    bounds = None
+    for aggregate in list(_aggregates(tree)):
+        if not isinstance(aggregate, exp.Sum | exp.Avg | exp.Min | exp.Max):
+            continue
+        kind = type_of(sql_of(_argument(aggregate)))
+        if isinstance(aggregate, exp.Sum | exp.Avg):
+            if not _is_number(kind):
+                raise SqlError(
+                    f"{sql_of(aggregate)} is asked of a value of type {kind}. "
+                    "Take a column of numbers, or cast it."
+                )
+            if _is_exact(kind):
+                tree, overflow = _with_exact_sum(tree, aggregate)
+                overflows.append(overflow)
+                if is_mean:
+                    value = _as_numeric(sql_of(_argument(aggregate)))
+                    bounds = f"MIN({value})", f"MAX({value})"
+        elif kind.startswith("decimal") and _is_operand(aggregate):
+            _unit(aggregate).replace(_parse(f"CAST({sql_of(_unit(aggregate))} AS {TERM})"))
+    return ExactMetric(sql_of(tree), " OR ".join(overflows) or None, bounds)
+
+
+def _with_exact_sum(tree: "Expr", aggregate: "Expr") -> "tuple[Expr, str]":
+    """The tree with one exact sum or mean in it, and when that overflows."""
+    from sqlglot import exp
+
+    value = sql_of(aggregate.this)
+    unit = _unit(aggregate)
+    where = f" FILTER ({sql_of(unit.expression)})" if unit is not aggregate else ""
+    count = f"COUNT({value}){where}"
+    if isinstance(aggregate, exp.Avg):
+        distinct = "DISTINCT " if isinstance(aggregate.this, exp.Distinct) else ""
+        value = distinct + _as_numeric(sql_of(_argument(aggregate)))
+    total = f"TRY_SUM({value}){where}"
+    result = exact_quotient_sql(total, count) if isinstance(aggregate, exp.Avg) else total
+    if _is_operand(unit):
+        result = f"CAST({result} AS {TERM})"
+    overflow = f"({count} > 0 AND {total} IS NULL)"
+    if unit is tree:
+        return _parse(result), overflow
+    unit.replace(_parse(f"({result})"))
+    return tree, overflow
+
+
+def _with_narrow_factors(tree: "Expr", type_of: TypeOf) -> "Expr":
+    from sqlglot import exp
+
+    tree = tree.copy()
+    for column in list(tree.find_all(exp.Column)):
+        if _is_operand(column) and type_of(sql_of(column)).startswith("decimal"):
+            column.replace(_parse(f"CAST({sql_of(column)} AS {FACTOR})"))
+    return tree
+
+
+def _is_operand(node: "Expr") -> bool:
+    """Whether arithmetic is done with a node's value, before it is aggregated (again)."""
+    from sqlglot import exp
+
+    arithmetic = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv)
+    for ancestor in _ancestors(node):
+        if isinstance(ancestor, arithmetic):
+            return True
+        if _is_aggregate(ancestor):
+            return False
+    return False
+
+
+def _argument(aggregate: "Expr") -> "Expr":
+    """What is aggregated, without DISTINCT."""
+    from sqlglot import exp
+
+    value: Expr = aggregate.this
+    return value.expressions[0] if isinstance(value, exp.Distinct) else value
+
+
+def _unit(aggregate: "Expr") -> "Expr":
+    """An aggregate with its FILTER, if it has one."""
+    from sqlglot import exp
+
+    parent = aggregate.parent
+    return parent if isinstance(parent, exp.Filter) and parent.this is aggregate else aggregate
+
+
+def _as_numeric(sql: str) -> str:
+    return f"CAST({sql} AS {NUMERIC.upper()})"
+
+
+def _is_exact(kind: str) -> bool:
+    return kind in ("tinyint", "smallint", "int", "bigint") or kind.startswith("decimal")
+
+
+def _is_number(kind: str) -> bool:
+    return _is_exact(kind) or kind in ("float", "double")
+
+
+def _parse(text: str) -> "Expr":
+    from sqlglot import parse
+    from sqlglot.errors import SqlglotError
+
+    try:
+        trees = parse(text, dialect="spark")
+    except SqlglotError as error:
+        raise SqlError(f"'{text}' does not parse: {_cause(error)} Correct it.") from None
+    if len(trees) != 1 or trees[0] is None:
+        raise SqlError(f"'{text}' is not one expression. Write exactly one.")
+    return trees[0]
+
+
+def _cause(error: Exception) -> str:
+    found = getattr(error, "errors", None)
+    if not found:
+        return f"{str(error).splitlines()[0]}."
+    return f"{found[0]['description']} (column {found[0]['col']})."
+
+
+def _check_allowed(
+    tree: "Expr", text: str, kinds: "frozenset[type[Expr]]", names: frozenset[str]
+) -> None:
+    from sqlglot import exp
+
+    for node in tree.walk():
+        if isinstance(node, exp.Anonymous):
+            is_allowed, what = node.name.upper() in names, f"the function {node.name}"
+        else:
+            is_allowed, what = type(node) in kinds, _described(node)
+        if isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count):
+            is_allowed = False
+        if not is_allowed:
+            raise SqlError(
+                f"'{text}' has {what}, which is not allowed here. "
+                "Write it with the functions that the documentation lists."
+            )
+        if isinstance(node, exp.Column) and node.table:
+            raise SqlError(
+                f"'{text}' names {sql_of(node)}, and nested columns are not read. "
+                "Make a table of the column, or a view."
+            )
+
+
+def _described(node: "Expr") -> str:
+    from sqlglot import exp
+
+    if isinstance(node, exp.AggFunc):
+        return f"the aggregate {node.sql_name()}"
+    if isinstance(node, exp.Func):
+        return f"the function {node.sql_name()}"
+    return f"'{sql_of(node)}'"
+
+
+def _aggregates(tree: "Expr") -> "Iterator[Expr]":
+    return (node for node in tree.walk() if _is_aggregate(node))
+
+
+def _is_aggregate(node: "Expr") -> bool:
+    from sqlglot import exp
+
+    return isinstance(node, exp.AggFunc)
+
+
+def _ancestors(node: "Expr") -> "Iterator[Expr]":
+    while node.parent is not None:
+        node = node.parent
+        yield node
+
+
+@cache
+def _row_vocabulary() -> "tuple[frozenset[type[Expr]], frozenset[str]]":
+    return _vocabulary((*OPERATORS, *ROW_FUNCTIONS))
+
+
+@cache
+def _vocabulary(samples: tuple[str, ...]) -> "tuple[frozenset[type[Expr]], frozenset[str]]":
+    """The kinds of nodes that samples consist of, and the functions without a kind of their own."""
+    from sqlglot import exp
+
+    nodes = [node for sample in samples for node in _parse(sample).walk()]
+    anonymous = {node.name.upper() for node in nodes if isinstance(node, exp.Anonymous)}
+    return frozenset(map(type, nodes)) - {exp.Anonymous}, frozenset(anonymous)
