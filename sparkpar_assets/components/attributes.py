@@ -19,6 +19,7 @@ NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 TABLE = r"^[A-Za-z0-9:.-]+\.[A-Za-z0-9_]+\.[A-Za-z0-9_$*{} -]+$"
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 """Neither a partition's folder, ``year=2018``, nor one of the platform's, ``_history``."""
+OWNER = r"^(team:\S+|[^@\s]+@[^@\s]+)$"
 
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -94,7 +95,7 @@ class AggregationAttributes(BaseModel):
         default=None, description="A run that would read more is refused: 20 GB, say."
     )
     group: Name = Field(default="analyses", description="Dagster's group of the asset.")
-    owners: list[str] = Field(
+    owners: list[Annotated[str, Field(pattern=OWNER)]] = Field(
         default=["team:data-engineering"], description="E-mail addresses, or team:NAME."
     )
 

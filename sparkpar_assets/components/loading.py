@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import dagster as dg
 from dagster.components.core.component_tree import ComponentTreeException
@@ -11,14 +12,11 @@ from dagster.components.core.decl import ComponentDecl
 from dagster.components.core.defs_module import ComponentLoc
 
 from sparkpar_assets.assets.tables import bigquery_tables, table_key
+from sparkpar_assets.components.errors import AnalysisError, check_files, explained, relative
 from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.metadata import PATH_KEY
 
 CODE_REFERENCES = "dagster/code_references"
-
-
-class AnalysisError(Exception):
-    """An analysis that cannot be loaded: its file, the line, what is wrong and the remedy."""
 
 
 class _Tree(dg.ComponentTree):
@@ -48,6 +46,7 @@ def load_analyses(own: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
     """
     own = list(own)
     tree = _Tree.for_project(Path(__file__))
+    check_files(tree.defs_module_path)
     with warnings.catch_warnings():
         # Dagster's own loader uses what Dagster calls preview and beta.
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -55,39 +54,35 @@ def load_analyses(own: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
         try:
             defs = tree.build_defs(tree.defs_module_path)
         except ComponentTreeException as error:
-            _explain(error)
+            raise explained(error) from None
     analyses = [asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)]
     _check_names_and_paths(own, analyses)
     return dg.Definitions.merge(defs, dg.Definitions(assets=_tables(own, analyses)))
 
 
-def _explain(error: ComponentTreeException) -> NoReturn:
-    """Leave the tree out, which lists every file: what is wrong stands in the exception's cause."""
-    cause: BaseException = error
-    while isinstance(cause, ComponentTreeException) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    raise AnalysisError(f"An analysis cannot be loaded. {cause}") from None
-
-
 def _check_names_and_paths(
     own: Iterable[dg.AssetsDefinition], analyses: Iterable[dg.AssetsDefinition]
 ) -> None:
-    taken = {_folder(asset): _where(asset) for asset in own}
-    names = {asset.key: _where(asset) for asset in own}
-    for asset in analyses:
+    names: dict[dg.AssetKey, str] = {}
+    # Readers of one folder would find the other's rows in it, were it the same or within.
+    taken: dict[str, str] = {}
+    above: dict[str, str] = {}
+    for asset in [*own, *analyses]:
         folder, where = _folder(asset), _where(asset)
         if asset.key in names:
             raise AnalysisError(
                 f"{where}: there is an asset {asset.key.to_user_string()} already, in "
                 f"{names[asset.key]}. Call one of them otherwise."
             )
-        for other, its_place in taken.items():
-            if f"{folder}/".startswith(f"{other}/") or f"{other}/".startswith(f"{folder}/"):
-                raise AnalysisError(
-                    f"{where}: the path {folder} lies in the way of {other}, that of {its_place}. "
-                    "Write another path."
-                )
+        lineage = list(accumulate(folder.split("/"), "{}/{}".format))
+        other = next((one for one in lineage if one in taken), above.get(folder))
+        if other is not None:
+            raise AnalysisError(
+                f"{where}: the path {folder} lies in the way of {other}, that of {taken[other]}. "
+                "Write another path."
+            )
         names[asset.key] = taken[folder] = where
+        above |= dict.fromkeys(lineage[:-1], folder)
 
 
 def _folder(asset: dg.AssetsDefinition) -> str:
@@ -99,15 +94,10 @@ def _where(asset: dg.AssetsDefinition) -> str:
     """File and line of an analysis, relative to the project; of other assets, the name."""
     found = asset.metadata_by_key.get(asset.key, {}).get(CODE_REFERENCES)
     places = [
-        f"{_relative(Path(reference.file_path))}:{reference.line_number}"
+        f"{relative(reference.file_path)}:{reference.line_number}"
         for reference in getattr(found, "code_references", [])
     ]
     return places[0] if places else f"the asset {asset.key.to_user_string()}"
-
-
-def _relative(path: Path) -> Path:
-    project = Path(__file__).parents[2]
-    return path.relative_to(project) if path.is_relative_to(project) else path
 
 
 def _tables(
