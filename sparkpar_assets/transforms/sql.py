@@ -6,7 +6,7 @@ below consist of, and what is passed on to Spark is written anew from the tree t
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from sparkpar_assets.transforms.decimals import NUMERIC, exact_quotient_sql
@@ -61,11 +61,15 @@ is an error) the product keeps 9, as BigQuery's own does."""
 TERM = "DECIMAL(29, 9)"
 """Aggregates as operands: quotients and sums of two keep 9 digits."""
 
+PARSED = 4096
+"""Expressions whose trees are kept. Nobody changes these."""
+
 
 class SqlError(ValueError):
     """An expression that is refused: one sentence of cause, one of remedy."""
 
 
+@lru_cache(PARSED)
 def parse_row(text: str) -> "Expr":
     """An expression over the columns of one row.
 
@@ -77,6 +81,7 @@ def parse_row(text: str) -> "Expr":
     return tree
 
 
+@lru_cache(PARSED)
 def parse_group(text: str) -> "tuple[str, Expr]":
     """Name and expression of a column to group by: ``column``, or ``expression AS name``.
 
@@ -96,6 +101,7 @@ def parse_group(text: str) -> "tuple[str, Expr]":
     return name, tree
 
 
+@lru_cache(PARSED)
 def parse_metric(text: str) -> "Expr":
     """An expression of aggregates.
 
@@ -125,6 +131,7 @@ def parse_metric(text: str) -> "Expr":
     return tree
 
 
+@lru_cache(PARSED)
 def parse_order(text: str) -> tuple[str, bool, bool]:
     """A column to sort by: its name, whether it descends, whether NULLs come first.
 
@@ -322,15 +329,12 @@ def _check_allowed(
     from sqlglot import exp
 
     for node in tree.walk():
-        if isinstance(node, exp.Anonymous):
-            is_allowed, what = node.name.upper() in names, f"the function {node.name}"
-        else:
-            is_allowed, what = type(node) in kinds, _described(node)
-        if isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count):
-            is_allowed = False
-        if not is_allowed:
+        is_known = (
+            node.name.upper() in names if isinstance(node, exp.Anonymous) else type(node) in kinds
+        )
+        if not is_known or (isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count)):
             raise SqlError(
-                f"'{text}' has {what}, which is not allowed here. "
+                f"'{text}' has {_described(node)}, which is not allowed here. "
                 "Write it with the functions that the documentation lists."
             )
         if isinstance(node, exp.Column) and node.table:
@@ -343,6 +347,8 @@ def _check_allowed(
 def _described(node: "Expr") -> str:
     from sqlglot import exp
 
+    if isinstance(node, exp.Anonymous):
+        return f"the function {node.name}"
     if isinstance(node, exp.AggFunc):
         return f"the aggregate {node.sql_name()}"
     if isinstance(node, exp.Func):
