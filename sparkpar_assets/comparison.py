@@ -1,10 +1,13 @@
 """Published versions compared with each other: their totals, and what changed by group. Exact."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
+
+from sparkpar_assets.metadata import sql_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,11 +49,14 @@ class Comparison:
     Attributes:
         changes: The changes, by group and then in the columns' order.
         groups: How many groups are ``changed``, ``added``, ``removed`` and the ``same``.
-        columns: Sentences on columns that one of the two lacks.
+        shared: The columns that both versions have, in the same type, but for those of the groups.
+        columns: Sentences on columns that are not compared: one of the two lacks them, or has them
+            in another type.
     """
 
     changes: Sequence[Change]
     groups: Mapping[str, int]
+    shared: Sequence[str]
     columns: Sequence[str]
 
 
@@ -64,8 +70,13 @@ def total(rows: "pa.Table", column: str) -> int | Decimal | None:
 
 
 def difference(before: Any, after: Any) -> int | Decimal | float | None:  # noqa: ANN401  # any cell
-    """The exact difference of two numbers; None where one of them is none."""
+    """The exact difference of two numbers; None where one of them is none.
+
+    None as well where one is a decimal and the other a float: that has none.
+    """
     if not (_is_number(before) and _is_number(after)):
+        return None
+    if {type(before), type(after)} == {Decimal, float}:
         return None
     with localcontext(prec=DIGITS):
         return after - before  # type: ignore[no-any-return]  # of two numbers: a number
@@ -80,13 +91,20 @@ def compare(first: "pa.Table", second: "pa.Table", group_by: Sequence[str]) -> C
         group_by: The columns whose values name a group.
 
     Raises:
-        NotComparableError: A version lacks such a column, or has several rows of one group.
+        NotComparableError: A version lacks such a column or has it in another type, or has several
+            rows of one group.
     """
+    types = _different_types(first, second)
+    if unlike := [name for name in group_by if name in types]:
+        raise NotComparableError(
+            f"The versions have {', '.join(unlike)}, by which the asset groups its rows, in other "
+            "types. Compare versions of the same code version."
+        )
     before, after = _groups(first, group_by), _groups(second, group_by)
     values = [
         name
         for name in dict.fromkeys([*first.column_names, *second.column_names])
-        if name not in group_by
+        if name not in group_by and name not in types
     ]
     shared = [n for n in values if n in first.column_names and n in second.column_names]
     changes: list[Change] = []
@@ -104,7 +122,46 @@ def compare(first: "pa.Table", second: "pa.Table", group_by: Sequence[str]) -> C
             found = [Change(kind, group, MISSING, None, None)]
         kinds[kind if found else "same"] += 1
         changes += found
-    return Comparison(changes, kinds, _columns(first.column_names, second.column_names))
+    sentences = _columns(first.column_names, second.column_names)
+    sentences += [f"{n} is {a} in the first and {b} in the second." for n, (a, b) in types.items()]
+    return Comparison(changes, kinds, shared, sentences)
+
+
+def largest_change(compared: Comparison, column: str) -> int | Decimal | float | None:
+    """The change of a column that is the largest by amount, with its sign; 0 where none changed.
+
+    Only that of groups which both versions have: what is added or removed has no difference. None
+    where the versions do not share the column.
+    """
+    if column not in compared.shared:
+        return None
+    changes: list[Any] = [
+        change
+        for one in compared.changes
+        if one.column == column
+        and (change := difference(one.before, one.after)) is not None
+        and isfinite(change)
+    ]
+    return max(changes, key=abs, default=0)
+
+
+def most_changed(
+    changes: Sequence[Change], limit: int, first: Collection[str] = ()
+) -> list[Change]:
+    """As many changes at most, in the order they have.
+
+    Args:
+        changes: The changes to choose of.
+        limit: How many.
+        first: Columns whose changes are chosen before those of others; among equals, those are that
+            are larger in proportion to what was before.
+    """
+    ranked = sorted(
+        range(len(changes)),
+        key=lambda i: (changes[i].column in first, _proportion(changes[i])),
+        reverse=True,
+    )
+    return [changes[i] for i in sorted(ranked[:limit])]
 
 
 def figure(value: object, sign: str = "") -> str:
@@ -150,6 +207,21 @@ def _groups(rows: "pa.Table", group_by: Sequence[str]) -> dict[Group, dict[str, 
             "Correct group_by in the asset's metadata."
         )
     return groups
+
+
+def _different_types(first: "pa.Table", second: "pa.Table") -> dict[str, tuple[str, str]]:
+    """The types of each column that both have, but not in one type."""
+    both = [name for name in first.column_names if name in second.column_names]
+    types = {n: (first.schema.field(n).type, second.schema.field(n).type) for n in both}
+    return {
+        n: (sql_type(one), sql_type(other)) for n, (one, other) in types.items() if one != other
+    }
+
+
+def _proportion(change: Change) -> float:
+    """Of a change to the value before; infinite where there is none, or no number."""
+    by = difference(change.before, change.after)
+    return abs(float(by)) / abs(float(change.before)) if by is not None and change.before else inf
 
 
 def _columns(first: Sequence[str], second: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ PATH_KEY = "path"
 """Names the folder under S3_PREFIX that an asset is published in, if it is not the asset's name."""
 ANY = "ANY"
 """Stands for a declared column's type that follows from the table that is read."""
+COMPARED_KEY = "compared"
+"""Names the further columns whose change from the version before is shown; without it, all are."""
 PREVIEW_ROWS = 20
 CHART_INCHES = (8, 4.2)
 CHART_DPI = 110

@@ -6,8 +6,13 @@ from typing import Any
 import dagster as dg
 
 from sparkpar_assets.io_managers.history import PublishedVersions, Version, put_back
+from sparkpar_assets.io_managers.materialization import (
+    OF_ONE_PUBLICATION,
+    of_changes,
+    of_object,
+    of_rows,
+)
 from sparkpar_assets.io_managers.published import version_name
-from sparkpar_assets.metadata import LINEAGE_KEY, SCHEMA_KEY, preview, table_schema
 
 
 def roll_back(
@@ -57,45 +62,47 @@ def _materialization(
 ) -> dg.AssetMaterialization:
     """What Dagster is told of a rollback.
 
-    Its tags are those of the run that computed the version, if Dagster still has them: code version
-    and data versions are then what they were, and the UI says what they lag behind.
+    What is known of the rows, and the tags, are those of the run that computed the version, if
+    Dagster still has them: code version and data versions are then what they were, and the UI says
+    what they lag behind.
     """
     key = dg.AssetKey(published.dataset.asset.split("/"))
+    original = _original(instance, key, published.year, chosen.run_id)
+    current, rows = published.current, chosen.rows
     metadata: dict[str, Any] = {
-        "rolled_back_from": published.current.name if published.current else None,
+        "rolled_back_from": current.name if current else None,
         "rolled_back_to": chosen.origin,
-        "version": name,
         "original_run_id": chosen.run_id,
-        "source_version": chosen.noted.get("source-version") or None,
+        **(_of_the_rows(original) if original else {}),
         "dagster/uri": published.uri,
-        LINEAGE_KEY: definition.get(LINEAGE_KEY),
+        **(of_object(published.dataset, published.year, rows) if rows is not None else {}),
+        "version": name,
+        "source_version": chosen.noted.get("source-version") or None,
+        **(of_changes(current, rows, definition) if rows is not None else {}),
+        **(of_rows(rows, definition) if rows is not None else {}),
     }
-    if chosen.rows is not None:
-        count_key = "dagster/partition_row_count" if published.year else "dagster/row_count"
-        metadata |= {
-            count_key: chosen.rows.num_rows,
-            SCHEMA_KEY: table_schema(chosen.rows.schema, definition.get(SCHEMA_KEY)),
-            "preview": preview(chosen.rows),
-        }
     return dg.AssetMaterialization(
         asset_key=key,
         partition=published.year,
         description=f"Rolled back to the version {chosen.origin}.",
         metadata={name: value for name, value in metadata.items() if value is not None},
-        tags=_tags_of_run(instance, key, published.year, chosen.run_id),
+        tags=original.tags if original else None,
     )
 
 
-def _tags_of_run(
+def _of_the_rows(original: dg.AssetMaterialization) -> dict[str, Any]:
+    """What a materialization says of its rows, and not of their publication."""
+    return {
+        name: value
+        for name, value in original.metadata.items()
+        if not name.startswith(OF_ONE_PUBLICATION)
+    }
+
+
+def _original(
     instance: dg.DagsterInstance, key: dg.AssetKey, year: str | None, run_id: str
-) -> Mapping[str, str] | None:
+) -> dg.AssetMaterialization | None:
+    """What the run logged that computed a version."""
     events = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[year] if year else None)
     records = instance.fetch_materializations(events, limit=1000).records
-    return next(
-        (
-            record.asset_materialization.tags
-            for record in records
-            if record.run_id == run_id and record.asset_materialization
-        ),
-        None,
-    )
+    return next((r.asset_materialization for r in records if r.run_id == run_id), None)

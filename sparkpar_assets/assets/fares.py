@@ -10,6 +10,7 @@ from sparkpar_assets.io_managers.bigquery import SourceYears
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
 from sparkpar_assets.io_managers.source import TAXI_TABLES, TableSource
 from sparkpar_assets.metadata import (
+    COMPARED_KEY,
     GROUP_BY_KEY,
     LINEAGE_KEY,
     SCHEMA_KEY,
@@ -70,6 +71,7 @@ LINEAGE = column_lineage(
         LINEAGE_KEY: LINEAGE,
         GROUP_BY_KEY: ["passenger_count"],
         TOTALS_KEY: ["trips", "total_fare"],
+        COMPARED_KEY: ["avg_fare"],
     },
 )
 def fare_by_passenger_count(trips: SourceYears) -> Iterator[dg.Output[Publication] | Any]:

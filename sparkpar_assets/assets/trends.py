@@ -11,6 +11,7 @@ from sparkpar_assets.checks import TREND_CHECKS, check_specs, validate_trends
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
 from sparkpar_assets.io_managers.s3_parquet import PublishedYears
 from sparkpar_assets.metadata import (
+    COMPARED_KEY,
     GROUP_BY_KEY,
     LINEAGE_KEY,
     SCHEMA_KEY,
@@ -87,6 +88,7 @@ FRESHNESS = dg.FreshnessPolicy.cron(deadline_cron="0 0 1 2 *", lower_bound_delta
         LINEAGE_KEY: LINEAGE,
         GROUP_BY_KEY: ["year", "passenger_count"],
         TOTALS_KEY: ["trips"],
+        COMPARED_KEY: ["avg_fare"],
     },
 )
 def fare_trends(fares: PublishedYears) -> Iterator[dg.Output[Publication] | Any]:

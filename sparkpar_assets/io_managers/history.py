@@ -122,6 +122,11 @@ def published_versions(dataset: PublishedDataset, year: str | None) -> Published
     return PublishedVersions(dataset, year, _read_versions(dataset, year))
 
 
+def current_version(dataset: PublishedDataset, year: str | None) -> Version | None:
+    """The version of a year that readers see, read in one GET; None where there is none."""
+    return _read(dataset, dataset.key(year))
+
+
 def put_back(published: PublishedVersions, version: Version) -> str:
     """Publish a version of the history anew; returns the name of what that makes.
 
@@ -152,7 +157,7 @@ def put_back(published: PublishedVersions, version: Version) -> str:
 
 
 def _read_versions(dataset: PublishedDataset, year: str | None) -> list[Version]:
-    current = _read(dataset, dataset.key(year))
+    current = current_version(dataset, year)
     archived = [
         _read(dataset, dataset.history_key(year, name), name)
         for name in dataset.history(year)

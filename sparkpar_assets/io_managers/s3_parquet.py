@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster import DagsterEvent
+from dagster import DagsterEvent, DagsterEventType
 
 from sparkpar_assets.io_managers.bigquery import unreadable_years
+from sparkpar_assets.io_managers.materialization import (
+    of_changes_from_published,
+    of_object,
+    of_rows,
+)
 from sparkpar_assets.io_managers.publication import (
     WHOLE,
     Outcome,
@@ -19,9 +24,10 @@ from sparkpar_assets.io_managers.published import (
     publication_time,
     published_dataset,
     read_object,
+    version_name,
 )
 from sparkpar_assets.io_managers.staging import StagingArea, remove_dead_staging, staging_area
-from sparkpar_assets.metadata import LINEAGE_KEY, SCHEMA_KEY, preview, same_columns, table_schema
+from sparkpar_assets.metadata import SCHEMA_KEY, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.spark import Spark
 
@@ -47,11 +53,10 @@ class PublishedYears:
 
 @dataclass
 class _Staged:
-    """What Spark has staged: object keys by year, the audit rows, and how long it took."""
+    """What Spark has staged: object keys by year, and the audit rows."""
 
     keys: Mapping[str, str]
     audit: Sequence["Row"]
-    seconds: float
 
 
 class S3ParquetIOManager(dg.ConfigurableIOManager):
@@ -140,14 +145,14 @@ class _Run:
     ) -> None:
         self.spark = manager.spark
         self.settings = manager.environment.settings
-        self.dataset = published_dataset(
-            self.settings, context.asset_key, context.definition_metadata or {}
-        )
+        self.definition = context.definition_metadata or {}
+        self.dataset = published_dataset(self.settings, context.asset_key, self.definition)
         self.context = context
         self.publication = publication
         self.years = list(context.asset_partition_keys) if context.has_asset_partitions else []
         self.refused = dict(publication.source.refused) if publication.source else {}
         self.published: list[str] = []
+        self.seconds: dict[str, float] = {}
 
     def stage_and_publish(self) -> None:
         root, lifetime = self.dataset.root, float(self.settings.staging_lease_seconds)
@@ -159,6 +164,7 @@ class _Run:
         with staging_area(*place, owner, lifetime, log) as area:
             staged = self._stage(area)
             self._start_over_if_the_source_changed()
+            self.seconds = self._seconds_until_staged()
             for year in self.years or [WHOLE]:
                 if year not in self.refused:
                     self._validate_and_publish(area, staged, year)
@@ -223,7 +229,28 @@ class _Run:
             f"Spark application {session.sparkContext.applicationId} staged the rows in "
             f"{time.monotonic() - started:.1f} s."
         )
-        return _Staged(_staged_keys(area), audit, time.monotonic() - started)
+        return _Staged(_staged_keys(area), audit)
+
+    def _seconds_until_staged(self) -> dict[str, float]:
+        """How long the phases took that all years of the run share.
+
+        From Dagster's records of the run: its creation, which is before it is queued, and the start
+        of this step. All are of this machine's clock but the first, which is the launcher's.
+        """
+        now, step = time.time(), self.context.step_context
+        (run,) = step.instance.get_run_records(dg.RunsFilter(run_ids=[step.run_id]))
+        starts = step.instance.get_records_for_run(
+            step.run_id, of_type=DagsterEventType.STEP_START
+        ).records
+        started = next(
+            start.timestamp for start in starts if start.event_log_entry.step_key == step.step.key
+        )
+        starting_spark = self.spark.seconds_starting(since=started)
+        return {
+            "seconds_waiting": started - run.create_timestamp.timestamp(),
+            "seconds_starting_spark": starting_spark,
+            "seconds_reading_and_aggregating": now - started - starting_spark,
+        }
 
     def _start_over_if_the_source_changed(self) -> None:
         source = self.publication.source
@@ -263,23 +290,32 @@ class _Run:
         if newer:
             self._leave(year, newer)
             return
-        self._publish(year, key)
+        changes = of_changes_from_published(self.dataset, _of_year(year), rows, self.definition)
+        version = self._publish(year, key)
+        self.published.append(year)
+        seconds = self.seconds | {
+            "seconds_validating": validated - started,
+            "seconds_publishing": time.monotonic() - validated,
+        }
         self._add_metadata(
             year,
-            rows,
             {
+                **of_object(self.dataset, _of_year(year), rows),
                 **self.publication.describe(staged_year),
-                "seconds_starting_spark": round(self.spark.session_seconds, 1),
-                "seconds_reading_and_aggregating": round(staged.seconds, 1),
-                "seconds_validating": round(validated - started, 2),
-                "seconds_publishing": round(time.monotonic() - validated, 2),
+                "version": version,
+                "source_version": self._source_version(year) or None,
+                **changes,
+                **of_rows(rows, self.definition),
+                "checks": _checks_table(self.publication.outcomes[year]),
+                "spark_ui": dg.MetadataValue.url(self.spark.ui_url),
+                "spark_application_id": self.spark.application_id,
+                **{phase: round(spent, 2) for phase, spent in seconds.items()},
             },
         )
-        self.published.append(year)
 
     def _schema_outcomes(self, rows: "pa.Table") -> list[Outcome]:
         """An asset publishes what it declares, or nothing."""
-        declared = (self.context.definition_metadata or {}).get(SCHEMA_KEY)
+        declared = self.definition.get(SCHEMA_KEY)
         difference = same_columns(declared, table_schema(rows.schema)) if declared else ""
         return [Outcome(SCHEMA_KEY, difference, passed=False)] if difference else []
 
@@ -297,17 +333,17 @@ class _Run:
             f"({newer}, and this run read {self._source_version(year)})."
         )
         self.context.log.warning(sentence)
-        self.context.step_context.add_asset_metadata(
+        self._add_metadata(
+            year,
             {
                 "dagster/uri": self.dataset.uri(_of_year(year)),
                 "source_version": newer,
                 "not_replaced": sentence,
             },
-            asset_key=self.context.asset_key,
-            partition_key=_of_year(year),
         )
 
-    def _publish(self, year: str, staged_key: str) -> None:
+    def _publish(self, year: str, staged_key: str) -> str:
+        """Put the staged object in its place; returns the name of the version that it is."""
         of_year = _of_year(year)
         step = self.context.step_context
         note = {
@@ -318,6 +354,7 @@ class _Run:
         }
         self.dataset.publish(of_year, staged_key, note, self.settings.history_versions)
         self.context.log.info(f"Published {self.dataset.uri(of_year)}")
+        return version_name(note)
 
     def _source_version(self, year: str) -> str:
         source = self.publication.source
@@ -332,27 +369,11 @@ class _Run:
         layer = self.context.step_context.job_def.asset_layer
         return layer.get(self.context.asset_key).code_version or ""
 
-    def _add_metadata(self, year: str, rows: "pa.Table", more: Mapping[str, Any]) -> None:
-        of_year = _of_year(year)
-        definition = self.context.definition_metadata or {}
-        count_key = "dagster/partition_row_count" if of_year else "dagster/row_count"
-        metadata = {
-            count_key: rows.num_rows,
-            SCHEMA_KEY: table_schema(rows.schema, definition.get(SCHEMA_KEY)),
-            "dagster/uri": self.dataset.uri(of_year),
-            "preview": preview(rows),
-            "spark_application_id": self.spark.application_id,
-            "spark_ui": dg.MetadataValue.url(self.spark.ui_url),
-            "source_version": self._source_version(year) or None,
-            "checks": _checks_table(self.publication.outcomes[year]),
-            **more,
-        }
-        if lineage := definition.get(LINEAGE_KEY):
-            metadata[LINEAGE_KEY] = lineage
+    def _add_metadata(self, year: str, metadata: Mapping[str, Any]) -> None:
         self.context.step_context.add_asset_metadata(
             {name: value for name, value in metadata.items() if value is not None},
             asset_key=self.context.asset_key,
-            partition_key=of_year,
+            partition_key=_of_year(year),
         )
 
 

@@ -58,6 +58,7 @@ class Spark(dg.ConfigurableResource[object]):
     _session: "SparkSession | None" = PrivateAttr(default=None)
     _application: str = PrivateAttr(default="sparkpar_assets")
     _session_seconds: float = PrivateAttr(default=0.0)
+    _session_since: float = PrivateAttr(default=0.0)
     _scratch: str | None = PrivateAttr(default=None)
 
     @contextmanager
@@ -80,12 +81,16 @@ class Spark(dg.ConfigurableResource[object]):
             started = time.monotonic()
             self._session = self._start(self.environment.settings)
             self._session_seconds = time.monotonic() - started
+            self._session_since = time.time()
         return self._session
 
-    @property
-    def session_seconds(self) -> float:
-        """How long the session took to start; 0 if it has not."""
-        return self._session_seconds
+    def seconds_starting(self, since: float) -> float:
+        """How long the session took to start; 0 if it had started before already.
+
+        Args:
+            since: A time, in seconds since 1970.
+        """
+        return self._session_seconds if self._session_since > since else 0.0
 
     @property
     def application_id(self) -> str:
