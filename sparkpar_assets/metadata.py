@@ -145,7 +145,8 @@ def line_chart(
     axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    if series:  # there is none of groups that are all too small
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     image = io.BytesIO()
     figure.savefig(image, format="png")
     encoded = base64.b64encode(image.getvalue()).decode()

@@ -19,19 +19,12 @@ import pytest
 import requests
 from dagster._core.errors import DagsterUserCodeExecutionError
 
-from sparkpar_assets.assets.fares import fare_by_passenger_count
-from sparkpar_assets.assets.trends import fare_trends
-from sparkpar_assets.assets.trips import yellow_taxi_trips
 from sparkpar_assets.definitions import defs
 from sparkpar_assets.embedded import tables
-from sparkpar_assets.io_managers.bigquery import BigQueryYears
-from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
 from sparkpar_assets.resources import bigquery as bigquery_resource
-from sparkpar_assets.resources.bigquery import BigQueryTables
-from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.schedules import observe_taxi_tables, yearly_fares
 from sparkpar_assets.sensors import changed_taxi_years, run_failure_alert
-from tests.integration.warm_spark import WarmSpark, end_warm_session
+from tests.integration.warm_spark import end_warm_session, run_on_warm_session
 from tests.integration.workbench import FARES, Workbench, wait_until
 
 TRENDS = "fare_trends"
@@ -120,24 +113,7 @@ def run(
     bench: Workbench, request: dg.RunRequest | None = None, asset: str = FARES
 ) -> dg.ExecuteInProcessResult:
     """Carry out a request, on a Spark session that the runs of this process share."""
-    environment = RunEnvironment.configure_at_launch()
-    spark = WarmSpark.configure_at_launch(environment=environment)
-    bigquery = BigQueryTables.configure_at_launch(environment=environment)
-    with bench.instance() as instance:
-        return dg.materialize(
-            [yellow_taxi_trips, fare_by_passenger_count, fare_trends],
-            selection=[asset],
-            resources={
-                "environment": environment,
-                "spark": spark,
-                "bigquery": bigquery,
-                "bigquery_years": BigQueryYears(tables=bigquery, spark=spark),
-                "s3_parquet": S3ParquetIOManager(environment=environment, spark=spark),
-            },
-            tags=dict(request.tags) if request else None,
-            instance=instance,
-            raise_on_error=False,
-        )
+    return run_on_warm_session(bench, asset, request.tags if request else None)
 
 
 def test_the_sensor_asks_for_a_run_for_each_range_of_years_whose_table_changed(
@@ -435,6 +411,13 @@ def test_changed_tables_become_published_years_and_refreshed_trends_with_no_hand
     assert second.start_time
     assert second.start_time >= first.end_time  # the pool has one place: the second one queued
     assert len(refreshed) == 1
+    (event,) = [
+        found for found in bench.materializations() if found.run_id == second.dagster_run.run_id
+    ]
+    assert event.asset_materialization
+    waited = event.asset_materialization.metadata["seconds_waiting"].value
+    assert isinstance(waited, float)
+    assert waited >= first.end_time - second.create_timestamp.timestamp()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any, cast
 import dagster as dg
 import duckdb
 import pytest
+import requests
 from duckdb_extensions import import_extension
 
 from sparkpar_assets.assets.fares import SCHEMA as FARES_SCHEMA
@@ -20,7 +21,7 @@ from tests.expected import (
     expected_trends,
     has_dominating_fare,
 )
-from tests.integration.workbench import FARES, Workbench, new_workbench
+from tests.integration.workbench import FARES, Workbench, new_workbench, wait_until
 
 TRENDS = "fare_trends"
 SAMPLE_YEARS = (2017, 2018, 2019, 2021)
@@ -129,8 +130,29 @@ def test_each_years_metadata_are_its_own_also_in_a_run_of_several(
     assert found["spark_ui"].endswith(f"/history/{found['spark_application_id']}/")
     assert all(
         found[f"seconds_{phase}"] >= 0
-        for phase in ("starting_spark", "reading_and_aggregating", "validating", "publishing")
+        for phase in (
+            "waiting",
+            "starting_spark",
+            "reading_and_aggregating",
+            "validating",
+            "publishing",
+        )
     )
+
+
+def test_the_link_to_spark_opens_the_ended_application_on_the_history_server(
+    main_job: Workbench,
+) -> None:
+    found = metadata(main_job, FARES, "2018")
+    records = main_job.materializations()
+    (run_id,) = {record.run_id for record in records if record.partition_key == "2018"}
+    link, application = found["spark_ui"], found["spark_application_id"]
+    wait_until(lambda: requests.get(link, timeout=60).ok, "the application on the History Server")
+    page = requests.get(link, timeout=60)
+    assert f"<title>{FARES} {run_id} - Spark Jobs</title>" in page.text
+    api = f"{link.partition('/history/')[0]}/api/v1/applications/{application}"
+    (attempt,) = requests.get(api, timeout=60).json()["attempts"]
+    assert attempt["completed"]
 
 
 def test_the_trends_metadata_have_a_chart_and_name_the_years(main_job: Workbench) -> None:

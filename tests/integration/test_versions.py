@@ -142,16 +142,8 @@ def total(rows: pa.Table, column: str) -> Any:  # noqa: ANN401
     return int(found) if rows.schema.field(column).type == pa.int64() else found
 
 
-def events(bench: Workbench, asset: str = FARES) -> list[dg.EventLogRecord]:
-    """The materializations of an asset, oldest first."""
-    with bench.instance() as instance:
-        return list(
-            instance.fetch_materializations(dg.AssetKey(asset), limit=100, ascending=True).records
-        )
-
-
 def latest(bench: Workbench, asset: str = FARES) -> dg.AssetMaterialization:
-    event = events(bench, asset)[-1].asset_materialization
+    event = bench.materializations(asset)[-1].asset_materialization
     assert event is not None
     return event
 
@@ -258,7 +250,7 @@ def test_a_rollback_puts_back_the_very_bytes_is_told_to_dagster_and_can_itself_b
         assert code == 0
         assert output.endswith(" already: nothing to do.\n")
     assert len(names_in_history(workbench)) == 4
-    assert len(events(workbench)) == 1
+    assert len(workbench.materializations()) == 1
 
     code, output, _ = in_process("rollback", FARES, "2018", third.name)
     assert code == 0, output
@@ -286,7 +278,7 @@ def test_real_runs_are_rolled_back_and_later_runs_publish_over_that(
         workbench.load_trips(2018, trips_table(version))
         done = workbench.materialize(*both)
         assert done.returncode == 0, done.stderr
-    first, second = events(workbench)
+    first, second = workbench.materializations()
     newest, oldest = published_versions(dataset(workbench), "2018").versions
     assert [oldest.run_id, newest.run_id] == [first.run_id, second.run_id]
 
@@ -453,7 +445,7 @@ def test_a_version_that_a_run_has_removed_meanwhile_is_said_to_be_gone(
         "List the versions again."
     )
     assert workbench.published(2018).to_pylist() == fares(3)
-    assert not events(workbench)
+    assert not workbench.materializations()
     assert second.name not in names_in_history(workbench)
 
 
@@ -491,7 +483,7 @@ def test_a_rollback_to_a_version_that_is_not_there_changes_nothing(workbench: Wo
     )
     assert workbench.content(workbench.key(2018)) == first.content
     assert names_in_history(workbench) == {first.name}
-    assert not events(workbench)
+    assert not workbench.materializations()
 
 
 UNSET = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}

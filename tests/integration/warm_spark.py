@@ -1,10 +1,21 @@
 """A Spark session that several Dagster runs of one process share: most of a run is its start."""
 
 import shutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import dagster as dg
+
+from sparkpar_assets.assets.fares import fare_by_passenger_count
+from sparkpar_assets.assets.trends import fare_trends
+from sparkpar_assets.assets.trips import yellow_taxi_trips
+from sparkpar_assets.io_managers.bigquery import BigQueryYears
+from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
+from sparkpar_assets.resources.bigquery import BigQueryTables
+from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.spark import SCRATCH_PROPERTY, Spark, stop_jvm
 from sparkpar_assets.settings import Settings
+from tests.integration.workbench import Workbench
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -23,6 +34,36 @@ class WarmSpark(Spark):
 
     def _stop(self) -> None:
         """Leave the session to the next run."""
+
+
+def run_on_warm_session(
+    bench: Workbench, asset: str, tags: Mapping[str, str] | None = None
+) -> dg.ExecuteInProcessResult:
+    """Materialize an asset in this process, whose environment has to be the workbench's.
+
+    Args:
+        bench: Has the tables, the S3 prefix and the Dagster instance.
+        asset: One of the platform's.
+        tags: Tags of the run; they name its partitions.
+    """
+    environment = RunEnvironment.configure_at_launch()
+    spark = WarmSpark.configure_at_launch(environment=environment)
+    bigquery = BigQueryTables.configure_at_launch(environment=environment)
+    with bench.instance() as instance:
+        return dg.materialize(
+            [yellow_taxi_trips, fare_by_passenger_count, fare_trends],
+            selection=[asset],
+            resources={
+                "environment": environment,
+                "spark": spark,
+                "bigquery": bigquery,
+                "bigquery_years": BigQueryYears(tables=bigquery, spark=spark),
+                "s3_parquet": S3ParquetIOManager(environment=environment, spark=spark),
+            },
+            tags=dict(tags or {}),
+            instance=instance,
+            raise_on_error=False,
+        )
 
 
 def end_warm_session() -> None:

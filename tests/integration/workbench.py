@@ -91,13 +91,15 @@ class Workbench:
         """The Dagster instance that the commands write to. Use it as a context manager."""
         return dg.DagsterInstance.from_config(str(self.dagster_home))
 
+    def materializations(self, asset: str = FARES) -> list[dg.EventLogRecord]:
+        """The materializations of an asset that Dagster has, oldest first."""
+        with self.instance() as instance:
+            key = dg.AssetKey(asset)
+            return list(instance.fetch_materializations(key, limit=1000, ascending=True).records)
+
     def materialized_years(self, asset: str = FARES) -> list[str]:
         """The year of each materialization of an asset that Dagster has, oldest first."""
-        with self.instance() as instance:
-            found = instance.fetch_materializations(
-                dg.AssetKey(asset), limit=1000, ascending=True
-            ).records
-        return [str(record.partition_key) for record in found]
+        return [str(record.partition_key) for record in self.materializations(asset)]
 
     def load_trips(self, year: int | str, table: pa.Table) -> str:
         """Create or replace the table of a year's trips; returns its name."""

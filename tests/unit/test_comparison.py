@@ -11,6 +11,8 @@ from sparkpar_assets.comparison import (
     compare,
     difference,
     figure,
+    largest_change,
+    most_changed,
     total,
 )
 
@@ -46,6 +48,47 @@ def test_groups_of_which_nothing_but_the_name_is_known_are_still_added_and_remov
 def test_a_value_that_is_not_a_number_is_the_same_as_itself() -> None:
     rows = pa.table({"zone": [1], "mean": [float("nan")]})
     assert compare(rows, rows, ["zone"]).changes == []
+
+
+def test_a_column_of_another_type_is_named_and_not_compared() -> None:
+    first = pa.table({"zone": [1], "year": [1], "mean": [1.5], "trips": [1]})
+    second = pa.table({"zone": [1], "year": [1], "mean": [Decimal("1.5")], "trips": [2]})
+    found = compare(first, second, GROUPS)
+    assert [change.column for change in found.changes] == ["trips"]
+    assert found.shared == ["trips"]
+    assert found.columns == ["mean is FLOAT64 in the first and DECIMAL(2,1) in the second."]
+    assert difference(1.5, Decimal("1.5")) is None
+
+
+def test_versions_that_group_by_other_types_are_not_compared() -> None:
+    first, second = pa.table({"zone": ["1"]}), pa.table({"zone": [1]})
+    with pytest.raises(NotComparableError, match=r"zone, by which .* in other types\. Compare "):
+        compare(first, second, ["zone"])
+
+
+def test_the_largest_change_is_that_of_a_group_which_both_versions_have() -> None:
+    first = pa.table({"zone": [1, 2, 3, 4], "trips": [10, 20, 500, 0], "name": list("abcd")})
+    second = pa.table({"zone": [1, 2, 4, 5], "trips": [13, 15, 0, 900], "name": list("abcd")})
+    found = compare(first, second, ["zone"])
+    assert largest_change(found, "trips") == -5
+    assert largest_change(found, "name") == 0
+    assert largest_change(found, "zone") is None
+    assert largest_change(compare(first, first, ["zone"]), "trips") == 0
+
+
+def test_the_largest_change_of_floats_is_a_finite_one() -> None:
+    first = pa.table({"zone": [1, 2, 3], "mean": [float("nan"), 1.0, float("inf")]})
+    second = pa.table({"zone": [1, 2, 3], "mean": [1.0, 1.5, 1.0]})
+    assert largest_change(compare(first, second, ["zone"]), "mean") == 0.5
+
+
+def test_the_most_changed_are_the_largest_in_proportion_and_keep_their_order() -> None:
+    first = pa.table({"zone": [1, 2, 3, 4], "trips": [1000, 10, 10, 0], "mean": [1, 1, 1, 1]})
+    second = pa.table({"zone": [1, 2, 3, 4], "trips": [1090, 20, 11, 1], "mean": [1, 1, 1, 9]})
+    changes = compare(first, second, ["zone"]).changes
+    assert [change.group for change in most_changed(changes, 3)] == [(2,), (4,), (4,)]
+    assert [change.group for change in most_changed(changes, 3, ["trips"])] == [(2,), (3,), (4,)]
+    assert most_changed(changes, 9) == changes
 
 
 def test_versions_of_other_groups_are_not_compared() -> None:
