@@ -65,6 +65,27 @@ def table_schema(schema: "pa.Schema", declared: dg.TableSchema | None = None) ->
     )
 
 
+def with_sources(schema: dg.TableSchema, lineage: dg.TableColumnLineage) -> dg.TableSchema:
+    """A schema whose descriptions end with the columns that each column is computed from.
+
+    Dagster's web interface has a view for column lineage in its paid edition alone.
+    """
+    columns = []
+    for column in schema.columns:
+        sources = _sources(lineage.deps_by_column.get(column.name, ()))
+        description = " ".join([column.description or "", *sources]).strip()
+        columns.append(dg.TableColumn(column.name, column.type, description))
+    return dg.TableSchema(columns)
+
+
+def _sources(deps: Iterable[dg.TableColumnDep]) -> list[str]:
+    """In brackets, the columns of each asset."""
+    by_asset: dict[str, list[str]] = {}
+    for dep in deps:
+        by_asset.setdefault(dep.asset_key.to_user_string(), []).append(dep.column_name)
+    return [f"(from {asset}: {', '.join(columns)})" for asset, columns in by_asset.items()]
+
+
 def sql_type(kind: "pa.DataType") -> str:
     """The SQL name of an Arrow type: INT64, DECIMAL(38,9), STRING, …."""
     import pyarrow.types as types

@@ -17,6 +17,7 @@ from sparkpar_assets.metadata import (
     TOTALS_KEY,
     column_lineage,
     column_schema,
+    with_sources,
 )
 from sparkpar_assets.partitions import TAXI_YEARS
 from sparkpar_assets.spark_pool import POOL
@@ -67,7 +68,7 @@ LINEAGE = column_lineage(
     owners=["team:data-engineering"],
     code_version="1",
     metadata={
-        SCHEMA_KEY: SCHEMA,
+        SCHEMA_KEY: with_sources(SCHEMA, LINEAGE),
         LINEAGE_KEY: LINEAGE,
         GROUP_BY_KEY: ["passenger_count"],
         TOTALS_KEY: ["trips", "total_fare"],

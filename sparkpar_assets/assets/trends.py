@@ -19,6 +19,7 @@ from sparkpar_assets.metadata import (
     column_lineage,
     column_schema,
     line_chart,
+    with_sources,
 )
 from sparkpar_assets.spark_pool import POOL
 from sparkpar_assets.transforms import trends
@@ -84,7 +85,7 @@ FRESHNESS = dg.FreshnessPolicy.cron(deadline_cron="0 0 1 2 *", lower_bound_delta
     owners=["team:data-engineering"],
     code_version="1",
     metadata={
-        SCHEMA_KEY: SCHEMA,
+        SCHEMA_KEY: with_sources(SCHEMA, LINEAGE),
         LINEAGE_KEY: LINEAGE,
         GROUP_BY_KEY: ["year", "passenger_count"],
         TOTALS_KEY: ["trips"],

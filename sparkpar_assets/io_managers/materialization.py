@@ -61,7 +61,7 @@ def of_object(dataset: PublishedDataset, year: str | None, rows: "pa.Table") -> 
 
 
 def of_rows(rows: "pa.Table", definition: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of published rows, with the asset's descriptions and lineage, and a preview.
+    """A preview of published rows, and their schema with the asset's descriptions and lineage.
 
     Args:
         rows: The rows.

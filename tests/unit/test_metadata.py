@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from sparkpar_assets.metadata import (
+    column_lineage,
     column_schema,
     line_chart,
     preview,
@@ -15,6 +16,7 @@ from sparkpar_assets.metadata import (
     same_columns,
     sql_type,
     table_schema,
+    with_sources,
 )
 
 DECLARED = column_schema({"a": ("INT64", "first"), "b": ("DECIMAL(38,9)", "second")})
@@ -40,6 +42,18 @@ def test_types_have_their_sql_names(kind: pa.DataType, name: str) -> None:
 def test_a_files_schema_takes_the_declared_descriptions() -> None:
     schema = pa.schema([("a", pa.int64()), ("b", pa.decimal128(38, 9))])
     assert table_schema(schema, DECLARED) == DECLARED
+
+
+def test_a_schemas_descriptions_name_the_columns_that_each_is_computed_from() -> None:
+    lineage = column_lineage(DECLARED, "trips", lambda name: {"a": ("x", "y")}.get(name, ()))
+    columns = [*DECLARED.columns, dg.TableColumn("c", "DATE")]
+    found = with_sources(dg.TableSchema(columns), lineage)
+    assert [column.description for column in found.columns] == [
+        "first (from trips: x, y)",
+        "second",
+        "",
+    ]
+    assert same_columns(dg.TableSchema(columns), found) == ""
 
 
 @pytest.mark.parametrize(
