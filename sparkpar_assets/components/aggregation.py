@@ -24,6 +24,7 @@ from sparkpar_assets.metadata import (
     PATH_KEY,
     SCHEMA_KEY,
     TOTALS_KEY,
+    with_sources,
 )
 from sparkpar_assets.spark_pool import POOL
 from sparkpar_assets.transforms import sql
@@ -80,6 +81,7 @@ def aggregation_asset(attributes: AggregationAttributes) -> dg.AssetsDefinition:
     """
     query = aggregation(attributes)
     source = table_source(attributes, query)
+    lineage = declared_lineage(attributes, query)
 
     @dg.asset(
         name=attributes.asset,
@@ -95,8 +97,8 @@ def aggregation_asset(attributes: AggregationAttributes) -> dg.AssetsDefinition:
         owners=attributes.owners,
         code_version=_code_version(attributes),
         metadata={
-            SCHEMA_KEY: declared_schema(query),
-            LINEAGE_KEY: declared_lineage(attributes, query),
+            SCHEMA_KEY: with_sources(declared_schema(query), lineage),
+            LINEAGE_KEY: lineage,
             GROUP_BY_KEY: list(query.group_by),
             TOTALS_KEY: list(query.totals),
             PATH_KEY: attributes.path or attributes.asset,

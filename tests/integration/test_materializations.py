@@ -109,7 +109,7 @@ def history(embedded_stack: EmbeddedStack) -> Iterator[History]:
 
 
 def dataset(bench: Workbench, asset: str = FARES) -> PublishedDataset:
-    return PublishedDataset(bench.s3, bench.bucket, bench.root, asset)
+    return PublishedDataset(bench.s3, bench.bucket, bench.root, asset, asset)
 
 
 def definition_of(asset: str) -> dict[str, Any]:
@@ -281,7 +281,9 @@ def test_an_object_that_is_not_comparable_is_replaced_and_the_reason_said(
 
 def test_an_object_that_s3_does_not_let_one_read_is_not_compared(history: History) -> None:
     settings = history.bench.settings.model_copy(update={"aws_secret_access_key": SecretStr("no")})
-    refused = PublishedDataset(s3_client(settings), history.bench.bucket, history.bench.root, FARES)
+    refused = PublishedDataset(
+        s3_client(settings), history.bench.bucket, history.bench.root, FARES, FARES
+    )
     said = of_changes_from_published(refused, "2018", history.bench.published(2018), {})
     assert said == {
         "not_compared": "S3 answered SignatureDoesNotMatch for the version published before."

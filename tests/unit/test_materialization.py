@@ -130,7 +130,7 @@ def test_the_line_to_paste_names_what_duckdb_would_not_find_and_no_key(
 ) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "AKIAHUSH", "AWS_SECRET_ACCESS_KEY": "hush"}
     dataset = PublishedDataset(
-        s3_client(load_settings(keys | variables)), "bucket", "root/", "it's"
+        s3_client(load_settings(keys | variables)), "bucket", "root/", "asset", "it's"
     )
     assert read_parquet(dataset, "2018") == (
         f"FROM read_parquet('s3://bucket/root/it''s/year=2018/data.parquet{query}');"
