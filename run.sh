@@ -40,6 +40,7 @@ With Docker:
 
 On the containers if they are up, else on the embedded stack if it runs, else on what .env names; in a
 shell with `embedded env` on the embedded stack alone. YEAR is left out where an asset has none:
+  estimate ASSET [P]    what a run would read from BigQuery, and its price; P is a year, or A...B
   versions ASSET YEAR   list what was published, newest first: time, run, source, rows, totals
   rollback ASSET YEAR V put version V back in the place of what is published
   diff ASSET YEAR V W   show what changed from version V to version W, by group
@@ -66,18 +67,18 @@ cluster() {
     "cluster_$command" "$@"
 }
 
-# The commands on what is published: where the work is done, that is.
-published() {
+# where_work_is_done MODULE ARGUMENTS: a command on what is read or published.
+where_work_is_done() {
     # shellcheck source=docker/compose.sh
     source "$PROJECT/docker/compose.sh"
     if [ -z "${SPARKPAR_ENV_FILE:-}" ] && command -v docker >/dev/null &&
         is_running spark-app 2>/dev/null; then
         step "In the containers"
         IN_PLACE=yes
-        run_in_app sparkpar_assets.versions "$@"
+        run_in_app "$@"
     fi
     set_up
-    exec_python -m sparkpar_assets.embedded.choice sparkpar_assets.versions "$@"
+    exec_python -m sparkpar_assets.embedded.choice "$@"
 }
 
 main() {
@@ -101,8 +102,9 @@ main() {
         down | stop) cluster down "$@" ;;
         status | ps) cluster status "$@" ;;
         restart | build | logs | materialize | cleanup) cluster "$command" "$@" ;;
-        versions) published list "$@" ;;
-        rollback | diff) published "$command" "$@" ;;
+        estimate) where_work_is_done sparkpar_assets.estimate "$@" ;;
+        versions) where_work_is_done sparkpar_assets.versions list "$@" ;;
+        rollback | diff) where_work_is_done sparkpar_assets.versions "$command" "$@" ;;
         jars) set_up; exec_python -m sparkpar_assets.embedded.jars "$@" ;;
         *)
             echo "Error: there is no command '$command'. ./run.sh help lists them." >&2

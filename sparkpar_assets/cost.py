@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-USD_PER_TIB = Decimal("1.1")
+USD_PER_TIB_READ = Decimal("1.1")
 """List price of the BigQuery Storage Read API in US regions, US dollars per TiB (2**40 bytes).
 
 Source: Google's page "BigQuery pricing", section "Data extraction pricing", row "Streaming reads
 (BigQuery Storage Read API)". Other regions cost more. Each billing account reads the first 300 TiB
 of a month free; that is not subtracted here, since nothing here knows what else an account reads.
 """
+USD_PER_TIB_QUERIED = Decimal("6.25")
+"""List price of a query in US regions, US dollars per TiB: of a view, whose rows a query makes.
+
+Source: the same page, section "On-demand compute pricing"; the first TiB of a month is free.
+"""
 RATE_DATE = date(2026, 11, 23)
-"""The day for which ``USD_PER_TIB`` was looked up."""
+"""The day for which these prices were looked up."""
 
 WIDTHS = {
     "BIGNUMERIC": 32,
@@ -41,6 +46,7 @@ and names are mostly shorter, so that the estimate errs on the high side."""
 
 BY_BIGQUERY = "estimated by BigQuery"
 COMPUTED = "computed from row count and column widths"
+BY_DRY_RUN = "estimated by a dry run of the view's query"
 
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgtp]?)(i?)b|bytes)?", re.IGNORECASE)
@@ -51,22 +57,20 @@ class ReadEstimate:
     """What a read of one table, or of several, is expected to be billed for.
 
     Attributes:
-        rows: Rows that are scanned.
-        bytes: Logical bytes of the selected columns that are scanned.
-        method: ``BY_BIGQUERY`` or ``COMPUTED``; of several tables perhaps both.
+        rows: Rows that are scanned; None where that is not known, as with a view.
+        bytes: Logical bytes that are scanned.
+        usd: Their price, US dollars, not rounded.
+        method: ``BY_BIGQUERY``, ``COMPUTED`` or ``BY_DRY_RUN``; of several tables perhaps more.
     """
 
-    rows: int
+    rows: int | None
     bytes: int
+    usd: Decimal
     method: str
 
-    @property
-    def usd(self) -> Decimal:
-        """The price at ``USD_PER_TIB``, US dollars, not rounded."""
-        return self.bytes * USD_PER_TIB / 2**40
-
     def __str__(self) -> str:
-        return f"{self.rows:,} rows, {size(self.bytes)}, {price(self.usd)}"
+        rows = "" if self.rows is None else f"{self.rows:,} rows, "
+        return f"{rows}{size(self.bytes)}, {price(self.usd)}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,11 @@ class ReadLimit:
         return f"{self.name} allows {_exact(self.bytes)}"
 
 
+def estimated(rows: int, scanned: int) -> ReadEstimate:
+    """The estimate that BigQuery itself gives of rows and bytes that a read will scan."""
+    return ReadEstimate(rows, scanned, _usd(scanned, USD_PER_TIB_READ), BY_BIGQUERY)
+
+
 def computed(rows: int, types: Iterable[str]) -> ReadEstimate:
     """The estimate where a server gives none: rows by the widths of their columns.
 
@@ -88,29 +97,42 @@ def computed(rows: int, types: Iterable[str]) -> ReadEstimate:
         types: GoogleSQL types of the selected columns.
     """
     width = sum(WIDTHS.get(kind, LENGTH_BYTES + ASSUMED_CONTENT_BYTES) for kind in types)
-    return ReadEstimate(rows, rows * width, COMPUTED)
+    return ReadEstimate(rows, rows * width, _usd(rows * width, USD_PER_TIB_READ), COMPUTED)
+
+
+def dry_run(processed: int) -> ReadEstimate:
+    """The estimate of a view's query, of which BigQuery tells the bytes it will process."""
+    return ReadEstimate(None, processed, _usd(processed, USD_PER_TIB_QUERIED), BY_DRY_RUN)
 
 
 def total(estimates: Iterable[ReadEstimate]) -> ReadEstimate:
     """The sum of one or more estimates."""
     found = list(estimates)
+    rows = [one.rows for one in found if one.rows is not None]
     return ReadEstimate(
-        sum(one.rows for one in found),
+        sum(rows) if len(rows) == len(found) else None,
         sum(one.bytes for one in found),
+        sum((one.usd for one in found), Decimal(0)),
         " and ".join(dict.fromkeys(one.method for one in found)),
     )
 
 
 def describe(estimates: Mapping[str, ReadEstimate]) -> str:
-    """One line that says what a run is going to read, in all and by year."""
+    """One line that says what a run is going to read, in all and, of several years, by year."""
     whole = total(estimates.values())
-    parts = ". ".join(f"{year}: {one}" for year, one in estimates.items())
-    return f"To read from BigQuery: {whole}; {whole.method}, {rate()}. {parts}."
+    years = "".join(f" {year}: {one}." for year, one in estimates.items() if len(estimates) > 1)
+    return (
+        f"To read from BigQuery ({', '.join(estimates)}): {whole}; {whole.method}, {rates(whole)}."
+        f"{years}"
+    )
 
 
-def rate() -> str:
-    """The price by which all others are computed, and its date."""
-    return f"at the list price of {RATE_DATE}, {USD_PER_TIB} US dollars per TiB"
+def rates(estimate: ReadEstimate) -> str:
+    """The prices by which an estimate was reckoned, with their date."""
+    parts = [f"{USD_PER_TIB_READ} US dollars per TiB"] if estimate.method != BY_DRY_RUN else []
+    if BY_DRY_RUN in estimate.method:
+        parts.append(f"{USD_PER_TIB_QUERIED} US dollars per TiB of a view's query")
+    return f"at the list price of {RATE_DATE}, {' and '.join(parts)}"
 
 
 def read_limit(setting: int | None, own: int | None, asset: str) -> ReadLimit | None:
@@ -175,3 +197,7 @@ def price(usd: Decimal) -> str:
 
 def _exact(number: int) -> str:
     return f"{number:,} bytes" + (f" ({size(number)})" if number >= 1000 else "")
+
+
+def _usd(scanned: int, usd_per_tib: Decimal) -> Decimal:
+    return scanned * usd_per_tib / 2**40

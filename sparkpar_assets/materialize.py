@@ -48,12 +48,30 @@ def selection(defs: dg.Definitions, asset: str, partitions: str | None) -> list[
     Raises:
         SelectionError: There is no such asset or partition.
     """
-    keys = partition_keys(defs, asset)
     options = ["--select", asset]
+    if selected_partitions(defs, asset, partitions) is None or partitions is None:
+        return options
+    return [*options, "--partition-range" if RANGE in partitions else "--partition", partitions]
+
+
+def selected_partitions(
+    defs: dg.Definitions, asset: str, partitions: str | None
+) -> list[str] | None:
+    """The partitions that were asked for; None where the asset has none.
+
+    Args:
+        defs: The assets that there are.
+        asset: An asset's key, as the UI shows it.
+        partitions: A partition key, or two with ``...`` between; None for an unpartitioned asset.
+
+    Raises:
+        SelectionError: There is no such asset or partition.
+    """
+    keys = partition_keys(defs, asset)
     if keys is None:
         if partitions is not None:
             raise SelectionError(f"{asset} has no partitions. Leave {partitions} out.")
-        return options
+        return None
     span = f"{keys[0]} to {keys[-1]}"
     if partitions is None:
         raise SelectionError(
@@ -66,11 +84,12 @@ def selection(defs: dg.Definitions, asset: str, partitions: str | None) -> list[
     for key in asked:
         if key not in keys:
             raise SelectionError(f"{asset} has no partition '{key}'. The partitions are {span}.")
-    if keys.index(asked[0]) > keys.index(asked[-1]):
+    first, last = keys.index(asked[0]), keys.index(asked[-1])
+    if first > last:
         raise SelectionError(
             f"{partitions} ends before it begins. Write {RANGE.join(asked[::-1])}."
         )
-    return [*options, "--partition-range" if len(asked) == 2 else "--partition", partitions]
+    return keys[first : last + 1]
 
 
 def partition_keys(defs: dg.Definitions, asset: str) -> list[str] | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from sparkpar_assets.io_managers.bigquery import why_unreadable
+from sparkpar_assets.io_managers.read_plan import why_unreadable
 from sparkpar_assets.io_managers.source import TAXI_TABLES, TableSource
 from sparkpar_assets.partitions import TAXI_YEARS
 from sparkpar_assets.resources.bigquery import BigQueryTables

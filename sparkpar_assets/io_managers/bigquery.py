@@ -1,14 +1,15 @@
 """Loading BigQuery tables as one lazy Spark DataFrame."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from sparkpar_assets.cost import ReadEstimate, describe, total
 from sparkpar_assets.io_managers.publication import WHOLE
+from sparkpar_assets.io_managers.read_plan import ReadPlan, plan_reading
 from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.resources.bigquery import BigQueryTables, TableState
 from sparkpar_assets.resources.spark import Spark
@@ -34,6 +35,7 @@ class SourceYears:
         tables: Where to look again.
         snapshots: Whether the rows are read as they were at that time.
         is_filtered: Whether rows of the tables are left out.
+        estimates: What reading each year was expected to be billed for, by year.
     """
 
     rows: "DataFrame"
@@ -42,6 +44,17 @@ class SourceYears:
     tables: BigQueryTables
     snapshots: bool
     is_filtered: bool = False
+    estimates: Mapping[str, ReadEstimate] = field(default_factory=dict)
+
+    def cost_metadata(self, year: str) -> dict[str, Any]:
+        """What reading a year was expected to be billed for, as metadata of its materialization."""
+        if (estimate := self.estimates.get(year)) is None:
+            return {}
+        return {
+            "bytes_to_read": estimate.bytes,
+            "estimated_cost_usd": float(estimate.usd),
+            "estimate_method": estimate.method,
+        }
 
     def changed_years(self) -> list[str]:
         """Years whose table has changed since, where the rows were not read from a snapshot."""
@@ -60,7 +73,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
 
     The input's metadata describe a ``TableSource``. Only its columns are read.
     Before Spark starts, the tables' free metadata tell which years have no table, an empty one, or
-    one that lacks a column or has it in another type.
+    one that lacks a column or has it in another type, and what reading the others is billed for.
     """
 
     tables: BigQueryTables
@@ -78,48 +91,38 @@ class BigQueryYears(dg.ConfigurableIOManager):
         """Look at the tables of the run's years and prepare the reading of those in order.
 
         Raises:
-            dg.Failure: No year can be read.
+            dg.Failure: No year can be read, or to read all of them is more than the limit allows.
         """
         settings = self.tables.environment.settings
         source = TableSource.of_input(context.definition_metadata)
         if source is None:
             raise RuntimeError(f"The input {context.name} has no TableSource in its metadata.")
-        asked = datetime.now(UTC)
-        years = context.asset_partition_keys if source.is_yearly else [WHOLE]
-        names = {year: source.name(year, settings) for year in years}
-        found = self.tables.states(names)
-        refused = {
-            year: reason
-            for year, state in found.items()
-            if (reason := why_unreadable(names[year], state, source, settings))
-        }
-        states = {
-            year: state
-            for year, state in found.items()
-            if state is not None and year not in refused
-        }
-        for year, reason in refused.items():
+        years = context.asset_partition_keys if source.is_yearly else []
+        plan = plan_reading(self.tables, source, years, context.op_def.name)
+        for year, reason in plan.refused.items():
             context.log.error(f"{year}: {reason}" if source.is_yearly else reason)
-        if not states:
-            raise unreadable_years(refused)
-        frames = [
-            self._read(settings, source, state, asked, year) for year, state in states.items()
-        ]
+        if not plan.states:
+            raise unreadable_years(plan.refused)
+        context.log.info(describe(plan.estimates))
+        if plan.why_refused:
+            raise _too_much(plan)
+        frames = [self._read(settings, source, plan, year) for year in plan.states]
         return SourceYears(
             rows=reduce(lambda one, other: one.unionByName(other), frames),
-            states=states,
-            refused=refused,
+            states=plan.states,
+            refused=plan.refused,
             tables=self.tables,
             snapshots=settings.bigquery_snapshot_reads,
             is_filtered=source.where is not None or source.year_column is not None,
+            estimates=plan.estimates,
         )
 
     def _read(
-        self, settings: Settings, source: TableSource, state: TableState, asked: datetime, year: str
+        self, settings: Settings, source: TableSource, plan: ReadPlan, year: str
     ) -> "DataFrame":
         from pyspark.sql import functions as F  # noqa: N812
 
-        restriction = source.restriction(year, state.columns)
+        state = plan.states[year]
         options: dict[str, Any] = {
             "table": state.name,
             "parentProject": settings.gcp_project,
@@ -128,7 +131,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
             "bigQueryStorageGrpcEndpoint": settings.bigquery_storage_endpoint,
             "readDataFormat": "ARROW",
             # Of comparisons in Spark's SQL the connector pushes down most: of this text, all.
-            "filter": restriction,
+            "filter": source.restriction(year, state.columns),
         }
         if state.is_view:
             project, _, dataset = (settings.bigquery_view_dataset or "").rpartition(".")
@@ -139,9 +142,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
             }
         else:
             options["maxParallelism"] = max(1, state.rows // ROWS_PER_STREAM)
-            if settings.bigquery_snapshot_reads:
-                # By our clock, which may be behind the server's: then the last change is later.
-                moment = max(asked, state.modified)
+            if moment := plan.moments.get(year):
                 options["snapshotTimeMillis"] = int(moment.timestamp() * 1000)
         reader = self.spark.session.read.format("bigquery")
         for name, value in options.items():
@@ -152,6 +153,17 @@ class BigQueryYears(dg.ConfigurableIOManager):
             rows = rows.where(source.where)
         partition = [F.lit(int(year)).alias("year")] if source.is_yearly else []
         return rows.select(*partition, *source.columns)
+
+
+def _too_much(plan: ReadPlan) -> dg.Failure:
+    return dg.Failure(
+        plan.why_refused,
+        metadata={
+            "bytes_to_read": total(plan.estimates.values()).bytes,
+            "max_bytes_read": plan.limit.bytes if plan.limit else None,
+        },
+        allow_retries=False,
+    )
 
 
 def unreadable_years(refused: Mapping[str, str]) -> dg.Failure:
@@ -170,30 +182,3 @@ def unreadable_years(refused: Mapping[str, str]) -> dg.Failure:
         metadata=metadata,
         allow_retries=False,
     )
-
-
-def why_unreadable(
-    name: str, state: TableState | None, source: TableSource, settings: Settings
-) -> str | None:
-    """A sentence that says why a table cannot be read; None if it can.
-
-    Args:
-        name: The table's name.
-        state: What is known of it; None if there is no such table.
-        source: What is to be read of it.
-        settings: Say whether views are read.
-    """
-    if state is None:
-        return f"the table {name} does not exist."
-    if state.is_view and settings.bigquery_view_dataset is None:
-        return (
-            f"{name} is a view, whose rows BigQuery has to compute first: name a dataset for them "
-            "in BIGQUERY_VIEW_DATASET."
-        )
-    if not state.is_view and not state.is_native:
-        return f"{name} is of the kind {state.kind}, which the Storage API does not read."
-    if problem := source.why_unreadable(state.columns):
-        return f"the table {name} {problem}."
-    if state.rows == 0 and state.settled and not state.is_view:
-        return f"the table {name} is empty."
-    return None

@@ -304,6 +304,7 @@ class _Run:
                 **self.publication.describe(staged_year),
                 "version": version,
                 "source_version": self._source_version(year) or None,
+                **(self.publication.source.cost_metadata(year) if self.publication.source else {}),
                 **changes,
                 **of_rows(rows, self.definition),
                 "checks": _checks_table(self.publication.outcomes[year]),

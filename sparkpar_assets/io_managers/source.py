@@ -60,6 +60,11 @@ class TableSource:
         """Whether it is read by the year."""
         return YEAR in self.table or self.year_column is not None
 
+    @property
+    def scanned_columns(self) -> tuple[str, ...]:
+        """The columns that BigQuery bills: the year's too, which is compared and not read."""
+        return tuple(dict.fromkeys([*self.columns, *filter(None, [self.year_column])]))
+
     def name(self, year: str, settings: Settings) -> str:
         """Name of a year's table; of the only one, whatever the year, where there are no others."""
         prefix = settings.taxi_table_prefix

@@ -1,13 +1,15 @@
 """BigQuery's free answers: which tables there are, since when, and what reading them costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from sparkpar_assets.cost import BY_BIGQUERY, ReadEstimate, computed
+from sparkpar_assets.cost import ReadEstimate, computed, dry_run, estimated
 from sparkpar_assets.resources.bigquery_client import (
     REQUEST_SECONDS,
     RETRY_SECONDS,
@@ -70,13 +72,13 @@ class TableScan:
     Attributes:
         table: The table as it was looked at.
         columns: The columns' names.
-        where: A filter on rows, as the Storage Read API takes it; empty for all rows.
+        where: A filter on rows, in GoogleSQL; None for all rows.
         at: The moment at which the table is read; None for now.
     """
 
     table: TableState
     columns: Sequence[str]
-    where: str = ""
+    where: str | None = None
     at: datetime | None = None
 
 
@@ -97,8 +99,6 @@ class BigQueryTables(dg.ConfigurableResource[object]):
         Raises:
             dg.Failure: BigQuery refuses the credentials or does not answer.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
         names = list(dict.fromkeys(tables.values()))
         settings = self.environment.settings
         with rest_client(settings) as client, ThreadPoolExecutor(max_workers=8) as pool:
@@ -113,7 +113,8 @@ class BigQueryTables(dg.ConfigurableResource[object]):
         The Storage Read API answers it with the read session that a read begins with: for the very
         columns, rows and moment that are asked for. It needs ``bigquery.readsessions.create``, as
         the read does, and no row is read. Where it knows no answer, as an emulator may, that is
-        computed from the table's row count and the columns' widths.
+        computed from the table's row count and the columns' widths. The query that makes a view's
+        rows is estimated by a dry run.
 
         Args:
             scans: What will be read, by any key.
@@ -124,14 +125,19 @@ class BigQueryTables(dg.ConfigurableResource[object]):
         Raises:
             dg.Failure: BigQuery refuses the credentials or the read, or does not answer.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
+        tables = {key: scan for key, scan in scans.items() if not scan.table.is_view}
         settings = self.environment.settings
         with rest_client(settings) as client:
             project = client.project
+            views = {
+                key: _estimate_view(client, scan)
+                for key, scan in scans.items()
+                if key not in tables
+            }
         with read_client(settings) as reader, ThreadPoolExecutor(max_workers=8) as pool:
-            found = pool.map(lambda scan: _estimate(reader, project, scan), scans.values())
-            return dict(zip(scans, found, strict=True))
+            found = pool.map(lambda scan: _estimate(reader, project, scan), tables.values())
+            estimates = views | dict(zip(tables, found, strict=True))
+        return {key: estimates[key] for key in scans}
 
 
 def _state(client: "Client", name: str) -> TableState | None:
@@ -160,35 +166,56 @@ def _state(client: "Client", name: str) -> TableState | None:
 
 
 def _estimate(client: "BigQueryReadClient", project: str, scan: TableScan) -> ReadEstimate:
-    from google.api_core.exceptions import BadRequest
     from google.api_core.retry import Retry
     from google.cloud.bigquery_storage_v1 import types
 
     table = scan.table
+    if not scan.columns:
+        return computed(table.rows, ())  # BigQuery would take none for all
     owner, dataset, name = table.name.rsplit(".", 2)
-    try:
+    with _explained_refusal(table.name):
         session = client.create_read_session(
             parent=f"projects/{project}",
             read_session=types.ReadSession(
                 table=f"projects/{owner}/datasets/{dataset}/tables/{name}",
                 data_format=types.DataFormat.ARROW,
-                read_options={"selected_fields": scan.columns, "row_restriction": scan.where},
+                read_options={"selected_fields": scan.columns, "row_restriction": scan.where or ""},
                 table_modifiers={"snapshot_time": scan.at} if scan.at else None,
             ),
             max_stream_count=1,
             timeout=REQUEST_SECONDS,
             retry=Retry(timeout=RETRY_SECONDS),
         )
+    if session.streams and not session.estimated_total_bytes_scanned:
+        return computed(table.rows, (table.columns[column] for column in scan.columns))
+    rows = session.estimated_row_count or (table.rows if session.streams else 0)
+    return estimated(rows, session.estimated_total_bytes_scanned)
+
+
+def _estimate_view(client: "Client", scan: TableScan) -> ReadEstimate:
+    from google.cloud.bigquery import DEFAULT_RETRY, QueryJobConfig
+
+    columns = ", ".join(f"`{column}`" for column in scan.columns) or "count(*)"
+    where = f" WHERE {scan.where}" if scan.where else ""
+    with _explained_refusal(scan.table.name):
+        query = client.query(
+            f"SELECT {columns} FROM `{scan.table.name}`{where}",  # noqa: S608  # nothing is run
+            job_config=QueryJobConfig(dry_run=True, use_query_cache=False),
+            timeout=REQUEST_SECONDS,
+            retry=DEFAULT_RETRY.with_timeout(RETRY_SECONDS),
+        )
+    return dry_run(query.total_bytes_processed or 0)
+
+
+@contextmanager
+def _explained_refusal(table: str) -> Iterator[None]:
+    from google.api_core.exceptions import BadRequest
+
+    try:
+        yield
     except BadRequest as error:
         raise dg.Failure(
-            f"BigQuery refuses to read {table.name}: {first_line(error)} "
+            f"BigQuery refuses to read {table}: {first_line(error)} "
             "Correct the columns and the filter that the asset names.",
             allow_retries=False,
         ) from None
-    if session.streams and not session.estimated_total_bytes_scanned:
-        return computed(table.rows, (table.columns[column] for column in scan.columns))
-    return ReadEstimate(
-        session.estimated_row_count or (table.rows if session.streams else 0),
-        session.estimated_total_bytes_scanned,
-        BY_BIGQUERY,
-    )

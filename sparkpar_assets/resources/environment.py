@@ -33,9 +33,19 @@ class RunEnvironment(dg.ConfigurableResource[object]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RunEnvironment"]:
         """Read the settings, log the run's targets, and keep the environment to them."""
-        with settings_in_force() as self._settings:
-            (context.log or dg.get_dagster_logger()).info(describe_targets(self._settings))
+        with self.in_force() as settings:
+            (context.log or dg.get_dagster_logger()).info(describe_targets(settings))
             yield self
+
+    @contextmanager
+    def in_force(self) -> Iterator[Settings]:
+        """Read the settings, and keep the environment to them; for a command without a run.
+
+        Raises:
+            dg.Failure: They cannot be read.
+        """
+        with settings_in_force() as self._settings:
+            yield self._settings
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""On what the commands on published versions act: run.sh and ``embedded.choice`` alone decide."""
+"""On what estimates and versions' commands act: run.sh and ``embedded.choice`` alone decide."""
 
 import os
 import subprocess
@@ -99,7 +99,13 @@ def run(project: Path, *arguments: str, **variables: str) -> "subprocess.Complet
 
 
 @pytest.mark.parametrize(
-    ("command", "module"), [("versions", "list"), ("rollback", "rollback"), ("diff", "diff")]
+    ("command", "module"),
+    [
+        ("estimate", "estimate"),
+        ("versions", "versions list"),
+        ("rollback", "versions rollback"),
+        ("diff", "versions diff"),
+    ],
 )
 @pytest.mark.parametrize("state", [None, "exited"])
 def test_without_containers_that_run_the_commands_are_the_machines_python(
@@ -109,8 +115,8 @@ def test_without_containers_that_run_the_commands_are_the_machines_python(
         executable(project / "tools" / "docker", DOCKER.format(state=state))
     done = run(project, command, *ASKED)
     assert done.returncode == 0, done.stderr
-    choice = "-m sparkpar_assets.embedded.choice sparkpar_assets.versions"
-    assert done.stdout == f"python {choice} {module} {' '.join(ASKED)}\n"
+    choice = "-m sparkpar_assets.embedded.choice"
+    assert done.stdout == f"python {choice} sparkpar_assets.{module} {' '.join(ASKED)}\n"
 
 
 def test_with_containers_that_run_the_commands_are_those_of_the_application(project: Path) -> None:

@@ -7,14 +7,13 @@ from pydantic import ValidationError
 
 from sparkpar_assets.cost import (
     ASSUMED_CONTENT_BYTES,
-    BY_BIGQUERY,
     COMPUTED,
     RATE_DATE,
-    USD_PER_TIB,
-    ReadEstimate,
     ReadLimit,
     computed,
     describe,
+    dry_run,
+    estimated,
     parse_size,
     price,
     read_limit,
@@ -43,31 +42,39 @@ WRONG_SIZE = r"That is no size above 0\. Write it like 20 GB, 1\.5 TiB or 100000
 def test_the_computed_bytes_are_rows_by_bigquerys_widths_of_the_types(
     types: list[str], width: int
 ) -> None:
-    assert computed(36_000_000, types) == ReadEstimate(36_000_000, 36_000_000 * width, COMPUTED)
+    found = computed(36_000_000, types)
+    assert (found.rows, found.bytes, found.method) == (36_000_000, 36_000_000 * width, COMPUTED)
 
 
 @pytest.mark.parametrize("scanned", [0, 1, 2_016_000_000, TIB, 3 * TIB + 7])
 def test_the_price_is_that_of_the_bytes_to_the_last_digit(scanned: int) -> None:
-    exact = Decimal(scanned) * Decimal("1.1") / Decimal(TIB)
-    assert ReadEstimate(1, scanned, BY_BIGQUERY).usd == exact
+    assert estimated(1, scanned).usd == Decimal(scanned) * Decimal("1.1") / Decimal(TIB)
+    assert dry_run(scanned).usd == Decimal(scanned) * Decimal("6.25") / Decimal(TIB)
 
 
-def test_a_sum_of_estimates_says_each_method_once() -> None:
-    first, second = ReadEstimate(1, 10, COMPUTED), ReadEstimate(2, 20, BY_BIGQUERY)
-    assert total([first, first]) == ReadEstimate(2, 20, COMPUTED)
-    assert total([first, second]) == ReadEstimate(3, 30, f"{COMPUTED} and {BY_BIGQUERY}")
+def test_a_sum_of_estimates_says_each_method_once_and_rows_only_if_all_are_known() -> None:
+    first, second, view = computed(1, ["INT64"]), estimated(2, 20), dry_run(3 * TIB)
+    assert total([first, first]) == computed(2, ["INT64"])
+    both = total([first, second])
+    assert (both.rows, both.bytes) == (3, 28)
+    assert both.method == "computed from row count and column widths and estimated by BigQuery"
+    everything = total([second, view])
+    assert everything.rows is None
+    assert everything.usd == second.usd + Decimal("18.75")
 
 
 def test_the_line_in_the_log_has_all_figures_in_all_and_by_year_the_method_and_the_rate() -> None:
-    estimates = {
-        "2018": ReadEstimate(112_234_626, 6_285_139_056, BY_BIGQUERY),
-        "2019": ReadEstimate(1, 56, BY_BIGQUERY),
-    }
-    assert describe(estimates) == (
-        "To read from BigQuery: 112,234,627 rows, 6.3 GB, 0.0063 US dollars; "
-        f"estimated by BigQuery, at the list price of {RATE_DATE}, {USD_PER_TIB} US dollars per "
-        "TiB. 2018: 112,234,626 rows, 6.3 GB, 0.0063 US dollars. "
-        "2019: 1 rows, 56 bytes, 0.000000000056 US dollars."
+    first, second = estimated(112_234_626, 6_285_139_056), estimated(2, 56)
+    assert describe({"2018": first, "2019": second}) == (
+        "To read from BigQuery (2018, 2019): 112,234,628 rows, 6.3 GB, 0.0063 US dollars; "
+        f"estimated by BigQuery, at the list price of {RATE_DATE}, 1.1 US dollars per TiB. "
+        "2018: 112,234,626 rows, 6.3 GB, 0.0063 US dollars. "
+        "2019: 2 rows, 56 bytes, 0.000000000056 US dollars."
+    )
+    assert describe({"all": dry_run(TIB)}) == (
+        "To read from BigQuery (all): 1.1 TB, 6.25 US dollars; estimated by a dry run of the "
+        f"view's query, at the list price of {RATE_DATE}, 6.25 US dollars per TiB of a view's "
+        "query."
     )
 
 
@@ -139,9 +146,9 @@ def test_the_lower_limit_counts_and_says_where_it_is_from() -> None:
 
 def test_above_the_limit_and_not_at_it_a_read_is_refused_with_both_numbers() -> None:
     limit = ReadLimit(6_720_000, "MAX_BYTES_READ")
-    assert why_refused(ReadEstimate(120_000, 6_720_000, COMPUTED), limit) is None
-    assert why_refused(ReadEstimate(120_000, 6_720_001, COMPUTED), None) is None
-    assert why_refused(ReadEstimate(120_000, 6_720_001, COMPUTED), limit) == (
+    assert why_refused(estimated(120_000, 6_720_000), limit) is None
+    assert why_refused(estimated(120_000, 6_720_001), None) is None
+    assert why_refused(estimated(120_000, 6_720_001), limit) == (
         "The run would read 6,720,001 bytes (6.7 MB) from BigQuery, "
         "and MAX_BYTES_READ allows 6,720,000 bytes (6.7 MB). "
         "Choose fewer years or columns, or raise the limit."
