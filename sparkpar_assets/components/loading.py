@@ -57,7 +57,7 @@ def load_analyses(own: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
             raise explained(error) from None
     analyses = [asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)]
     _check_names_and_paths(own, analyses)
-    return dg.Definitions.merge(defs, dg.Definitions(assets=_tables(own, analyses)))
+    return dg.Definitions.merge(defs, dg.Definitions(assets=tables_of(analyses, own)))
 
 
 def _check_names_and_paths(
@@ -100,10 +100,15 @@ def _where(asset: dg.AssetsDefinition) -> str:
     return places[0] if places else f"the asset {asset.key.to_user_string()}"
 
 
-def _tables(
-    own: Iterable[dg.AssetsDefinition], analyses: Iterable[dg.AssetsDefinition]
+def tables_of(
+    analyses: Iterable[dg.AssetsDefinition], own: Iterable[dg.AssetsDefinition] = ()
 ) -> list[dg.AssetsDefinition]:
-    """One asset for each table, however many read it, with the years that any of them asks for."""
+    """One asset for each table, however many read it, with the years that any of them asks for.
+
+    Args:
+        analyses: The readers.
+        own: The platform's own assets, among which a table may be already.
+    """
     known = {asset.key for asset in own}
     readers: dict[str, list[dg.AssetsDefinition]] = {}
     for asset in analyses:

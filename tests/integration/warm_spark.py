@@ -1,7 +1,7 @@
 """A Spark session that several Dagster runs of one process share: most of a run is its start."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -37,21 +37,29 @@ class WarmSpark(Spark):
 
 
 def run_on_warm_session(
-    bench: Workbench, asset: str, tags: Mapping[str, str] | None = None
+    bench: Workbench,
+    asset: str,
+    tags: Mapping[str, str] | None = None,
+    assets: Sequence[dg.AssetsDefinition] = (
+        yellow_taxi_trips,
+        fare_by_passenger_count,
+        fare_trends,
+    ),
 ) -> dg.ExecuteInProcessResult:
     """Materialize an asset in this process, whose environment has to be the workbench's.
 
     Args:
         bench: Has the tables, the S3 prefix and the Dagster instance.
-        asset: One of the platform's.
+        asset: One of the assets.
         tags: Tags of the run; they name its partitions.
+        assets: The platform's, or others.
     """
     environment = RunEnvironment.configure_at_launch()
     spark = WarmSpark.configure_at_launch(environment=environment)
     bigquery = BigQueryTables.configure_at_launch(environment=environment)
     with bench.instance() as instance:
         return dg.materialize(
-            [yellow_taxi_trips, fare_by_passenger_count, fare_trends],
+            assets,
             selection=[asset],
             resources={
                 "environment": environment,
