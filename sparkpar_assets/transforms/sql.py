@@ -4,6 +4,7 @@ What is not known to be harmless is refused. An expression may only consist of w
 below consist of, and what is passed on to Spark is written anew from the tree that was checked.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from sparkpar_assets.transforms.decimals import NUMERIC, exact_quotient_sql
 
 if TYPE_CHECKING:
+    from sqlglot.dialects.dialect import Dialect
     from sqlglot.expressions import Expr
 
 TypeOf = Callable[[str], str]
@@ -53,6 +55,12 @@ AGGREGATES = (
     *("corr(a, b)", "covar_samp(a, b)", "covar_pop(a, b)", "skewness(a)", "kurtosis(a)"),
 )
 """Those whose result does not hang on the order of the rows; in floats, all but the last digits."""
+REWRITTEN = ("AVG", "COUNT", "COUNT_IF", "MAX", "MIN", "SUM")
+"""The functions whose meaning matters here. The others are passed on as they are written: sqlglot
+would drop arguments that it does not know, and write log10(a) as LOG(10, a), which has other last
+digits."""
+SYNTAX = ("CAST", "EXTRACT", "TRY_CAST")
+"""Functions whose arguments have a syntax of their own."""
 
 FACTOR = "DECIMAL(23, 9)"
 """Operands of arithmetic. Spark shortens what a product of two DECIMAL(38,9) has after the point to
@@ -60,6 +68,10 @@ FACTOR = "DECIMAL(23, 9)"
 is an error) the product keeps 9, as BigQuery's own does."""
 TERM = "DECIMAL(29, 9)"
 """Aggregates as operands: quotients and sums of two keep 9 digits."""
+
+READ_ALIKE = re.compile(r"(?:[^\\\a\v\f]|\\[\\'nrtb%_])*")
+"""Texts that sqlglot and Spark read alike. To Spark, ``\\d`` is a d, ``\\101`` an A, ``\\a`` an a.
+sqlglot keeps the backslash of the first two, and writes the third for a bell."""
 
 PARSED = 4096
 """Expressions whose trees are kept. Nobody changes these."""
@@ -119,11 +131,13 @@ def parse_metric(text: str) -> "Expr":
     if not aggregates:
         raise SqlError(f"'{text}' is no aggregate. Write sum({text}), say.")
     for aggregate in aggregates:
-        if any(inner is not aggregate for inner in _aggregates(aggregate)):
+        if _takes_several(aggregate):
+            raise SqlError(f"'{text}' has an aggregate of several values. Write one value.")
+        if any(inner is not aggregate for inner in _aggregates(_unit(aggregate))):
             raise SqlError(f"'{text}' has an aggregate within another. Take the two apart.")
     for column in tree.find_all(exp.Column):
         # The condition of a FILTER belongs to its aggregate.
-        if not any(isinstance(one, exp.AggFunc | exp.Filter) for one in _ancestors(column)):
+        if not any(isinstance(one, exp.Filter) or _is_aggregate(one) for one in _ancestors(column)):
             raise SqlError(
                 f"'{text}' has {column.name} outside of an aggregate. Write min({column.name}), "
                 "say, or group by it."
@@ -142,9 +156,11 @@ def parse_order(text: str) -> tuple[str, bool, bool]:
     from sqlglot.errors import SqlglotError
 
     try:
-        order = parse_one(f"SELECT 1 ORDER BY {text}", dialect="spark").args["order"].expressions
-    except (SqlglotError, AttributeError, KeyError):
-        order = []
+        clauses = parse_one(f"SELECT 1 ORDER BY {text}", dialect="spark").args
+    except SqlglotError:
+        clauses = {}
+    is_order_alone = {name for name, value in clauses.items() if value} == {"expressions", "order"}
+    order = clauses["order"].expressions if is_order_alone else []
     if len(order) != 1 or not isinstance(order[0].this, exp.Column) or order[0].this.table:
         raise SqlError(f"'{text}' is no column to sort by. Write a_name, or a_name DESC.")
     return order[0].this.name, bool(order[0].args.get("desc")), bool(order[0].args["nulls_first"])
@@ -225,8 +241,9 @@ def exact_metric(tree: "Expr", type_of: TypeOf) -> ExactMetric:
                 if is_mean:
                     value = _as_numeric(sql_of(_argument(aggregate)))
                     bounds = f"MIN({value})", f"MAX({value})"
-        elif kind.startswith("decimal") and _is_operand(aggregate):
-            _unit(aggregate).replace(_parse(f"CAST({sql_of(_unit(aggregate))} AS {TERM})"))
+        elif kind.startswith("decimal") and _is_operand(_unit(aggregate)):
+            _unit(aggregate).replace(_cast(_unit(aggregate), TERM))
+    _narrow_results(tree, type_of, TERM)
     return ExactMetric(sql_of(tree), " OR ".join(overflows) or None, bounds)
 
 
@@ -258,21 +275,48 @@ def _with_narrow_factors(tree: "Expr", type_of: TypeOf) -> "Expr":
     tree = tree.copy()
     for column in list(tree.find_all(exp.Column)):
         if _is_operand(column) and type_of(sql_of(column)).startswith("decimal"):
-            column.replace(_parse(f"CAST({sql_of(column)} AS {FACTOR})"))
+            column.replace(_cast(column, FACTOR))
+    has_aggregates = any(_aggregates(tree))
+    for argument in _aggregates(tree) if has_aggregates else (tree,):
+        _narrow_results(argument, type_of, FACTOR)
     return tree
+
+
+def _narrow_results(tree: "Expr", type_of: TypeOf, kind: str) -> None:
+    """Narrow what arithmetic results in, where more of it is done with that: a * b + c."""
+    from sqlglot import exp
+
+    for node in reversed(list(tree.walk(prune=lambda one: one is not tree and _is_aggregate(one)))):
+        if (
+            isinstance(node, _arithmetic())
+            and _is_operand(node)
+            and not isinstance(node.parent, exp.Cast)
+            and type_of(sql_of(node)).startswith("decimal")
+        ):
+            node.replace(_cast(node, kind))
 
 
 def _is_operand(node: "Expr") -> bool:
     """Whether arithmetic is done with a node's value, before it is aggregated (again)."""
     from sqlglot import exp
 
-    arithmetic = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv)
     for ancestor in _ancestors(node):
-        if isinstance(ancestor, arithmetic):
+        if isinstance(ancestor, _arithmetic()):
             return True
-        if _is_aggregate(ancestor):
+        if isinstance(ancestor, exp.Filter) or _is_aggregate(ancestor):
             return False
     return False
+
+
+@cache
+def _arithmetic() -> "tuple[type[Expr], ...]":
+    from sqlglot import exp
+
+    return exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv
+
+
+def _cast(node: "Expr", kind: str) -> "Expr":
+    return _parse(f"CAST({sql_of(node)} AS {kind})")
 
 
 def _argument(aggregate: "Expr") -> "Expr":
@@ -303,12 +347,46 @@ def _is_number(kind: str) -> bool:
     return _is_exact(kind) or kind in ("float", "double")
 
 
+@cache
+def _dialect() -> "type[Dialect]":
+    """Spark's, in which only what has to be told apart has a kind of its own."""
+    from sqlglot import TokenType
+    from sqlglot.dialects.spark import Spark
+    from sqlglot.parsers.spark import SparkParser
+
+    class Parser(SparkParser):
+        FUNCTIONS = {name: SparkParser.FUNCTIONS[name] for name in REWRITTEN}  # noqa: RUF012
+        FUNCTION_PARSERS = {name: SparkParser.FUNCTION_PARSERS[name] for name in SYNTAX}  # noqa: RUF012
+        UNARY_PARSERS = {  # noqa: RUF012
+            # A plus would be lost, which makes a number of a text.
+            kind: parser
+            for kind, parser in SparkParser.UNARY_PARSERS.items()
+            if kind is not TokenType.PLUS
+        }
+
+    class Tokenizer(Spark.Tokenizer):
+        NUMERIC_LITERALS = {  # noqa: RUF012
+            # A DECIMAL without digits after the point would be made of 1.5BD: 2. Now it is taken
+            # for a name, as 1a is, and no table has such a column.
+            suffix: kind
+            for suffix, kind in Spark.Tokenizer.NUMERIC_LITERALS.items()
+            if suffix != "BD"
+        }
+
+    return type("SparkVerbatim", (Spark,), {"Parser": Parser, "Tokenizer": Tokenizer})
+
+
 def _parse(text: str) -> "Expr":
     from sqlglot import parse
     from sqlglot.errors import SqlglotError
 
+    if not READ_ALIKE.fullmatch(text):
+        raise SqlError(
+            f"'{text}' has a backslash or control character that is not read alike everywhere. "
+            r"Write \\ for a backslash, and of other escapes \' \n \r \t \b \% \_ alone."
+        )
     try:
-        trees = parse(text, dialect="spark")
+        trees = parse(text, dialect=_dialect())
     except SqlglotError as error:
         raise SqlError(f"'{text}' does not parse: {_cause(error)} Correct it.") from None
     if len(trees) != 1 or trees[0] is None:
@@ -363,7 +441,24 @@ def _aggregates(tree: "Expr") -> "Iterator[Expr]":
 def _is_aggregate(node: "Expr") -> bool:
     from sqlglot import exp
 
+    if isinstance(node, exp.Anonymous):
+        return node.name.upper() in _anonymous_aggregates()
     return isinstance(node, exp.AggFunc)
+
+
+@cache
+def _anonymous_aggregates() -> frozenset[str]:
+    return _vocabulary(AGGREGATES)[1] | {"TRY_SUM"}
+
+
+def _takes_several(aggregate: "Expr") -> bool:
+    """Whether one of the aggregates of one value is given more: max(a, b), avg(DISTINCT a, b)."""
+    from sqlglot import exp
+
+    if not isinstance(aggregate, exp.Sum | exp.Avg | exp.Min | exp.Max | exp.CountIf):
+        return False
+    distinct = aggregate.this.expressions if isinstance(aggregate.this, exp.Distinct) else []
+    return bool(aggregate.expressions) or len(distinct) > 1
 
 
 def _ancestors(node: "Expr") -> "Iterator[Expr]":
