@@ -1,11 +1,12 @@
 """What is wrong with a file under ``analyses/``: its name, the line, a cause and a remedy."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster.components.core.component_tree import ComponentTreeException
+from dagster.components.core.defs_module import ComponentFileModel
 from pydantic import ValidationError
 
 from sparkpar_assets.settings import PROJECT_ROOT
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 OWN_TYPE = "sparkpar_assets.components.BigQueryAggregation"
 FILE_NAMES = ("defs.yaml", "defs.yml")
-PLACE = re.compile(r"attributes\.?(?P<key>\S*) at (?P<file>.+):(?P<line>\d+)")
+PLACE = re.compile(r"(?P<attributes>attributes\.?)?(?P<key>\S*) at (?P<file>.+):(?P<line>\d+)")
 """How Dagster names the place of a wrong value."""
 
 
@@ -43,7 +44,7 @@ def check_files(folder: Path) -> None:
         raise AnalysisError("\n".join(found))
 
 
-def explained(error: ComponentTreeException) -> AnalysisError:
+def explained(error: ComponentTreeException | ValidationError) -> AnalysisError:
     """The error without the tree, which lists every file: the exception's cause says what is wrong.
 
     Args:
@@ -83,19 +84,23 @@ def _problems(file: Path) -> Iterator[str]:
         yield from _repeated_keys(document)
         if isinstance(document, yaml.MappingNode):
             yield from _wrong_type(document)
+        else:
+            line = document.start_mark.line + 1
+            yield f"{line}: there are no keys here. Write type: and attributes:."
 
 
 def _wrong_type(document: "yaml.MappingNode") -> Iterator[str]:
+    import yaml
     from dagster_shared.error import DagsterUnresolvableSymbolError
     from dagster_shared.seven import load_module_object
 
-    found = {key.value: value for key, value in document.value}
+    found = {key.value: one for key, one in document.value if isinstance(key, yaml.ScalarNode)}
     first_line = document.start_mark.line + 1
-    if "type" not in found:
+    if not isinstance(found.get("type"), yaml.ScalarNode):
         yield f"{first_line}: the key type is missing. Write type: {OWN_TYPE}."
         return
     kind = found["type"].value
-    if kind == OWN_TYPE and "attributes" not in found:
+    if kind == OWN_TYPE and not isinstance(found.get("attributes"), yaml.MappingNode):
         yield f"{first_line}: the key attributes is missing. Add it."
     module, _, name = kind.rpartition(".")
     if module:  # A component of the folder's own begins with a dot.
@@ -113,19 +118,30 @@ def _repeated_keys(node: "yaml.Node") -> Iterator[str]:
     if isinstance(node, yaml.MappingNode):
         seen: set[Any] = set()
         for key, value in node.value:
-            if key.value in seen:
-                yield f"{key.start_mark.line + 1}: the key {key.value} stands twice. Rename one."
-            seen.add(key.value)
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                yield f"{line}: a key is no text. Put what begins with a brace in quotes."
+            elif key.value in seen:
+                yield f"{line}: the key {key.value} stands twice. Rename one."
+            else:
+                seen.add(key.value)
             yield from _repeated_keys(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _repeated_keys(value)
 
 
+def _keys_beside(key: str, place: re.Match[str] | None) -> Iterable[str]:
+    """The keys that there are where a wrong one was found."""
+    if place and not place["attributes"]:
+        return ComponentFileModel.model_fields
+    from sparkpar_assets.components.attributes import AggregationAttributes, Years
+
+    return (Years if key.startswith("years.") else AggregationAttributes).model_fields
+
+
 def _sentence(error: "ErrorDetails") -> str:
     """One error of pydantic's, as ``file:line: key: cause and remedy``."""
-    from sparkpar_assets.components.attributes import AggregationAttributes
-
     place = PLACE.search(" ".join(map(str, error["loc"])))
     where = f"{relative(place['file'])}:{place['line']}: " if place else ""
     key = place["key"] if place else ".".join(map(str, error["loc"]))
@@ -133,8 +149,9 @@ def _sentence(error: "ErrorDetails") -> str:
         case "missing":
             return f"{where}the key {key} is missing. Add it."
         case "extra_forbidden":
-            keys = ", ".join(AggregationAttributes.model_fields)
-            return f"{where}there is no key {key}. The keys are {keys}."
+            return (
+                f"{where}there is no key {key}. The keys are {', '.join(_keys_beside(key, place))}."
+            )
         case "value_error":
             return f"{where}{key}: {error['ctx']['error']}"
         case "string_pattern_mismatch":

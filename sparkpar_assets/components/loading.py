@@ -1,7 +1,7 @@
 """Loading every analysis, and the tables that they read."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,19 @@ import dagster as dg
 from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.core.decl import ComponentDecl
 from dagster.components.core.defs_module import ComponentLoc
+from pydantic import ValidationError
 
 from sparkpar_assets.assets.tables import bigquery_tables, table_key
-from sparkpar_assets.components.errors import AnalysisError, check_files, explained, relative
+from sparkpar_assets.components.errors import (
+    FILE_NAMES,
+    AnalysisError,
+    check_files,
+    explained,
+    relative,
+)
 from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.metadata import PATH_KEY
+from sparkpar_assets.settings import PROJECT_ROOT
 
 CODE_REFERENCES = "dagster/code_references"
 
@@ -32,7 +40,9 @@ class _Tree(dg.ComponentTree):
         return found
 
 
-def load_analyses(own: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
+def load_analyses(
+    own: Iterable[dg.AssetsDefinition], project: Path = PROJECT_ROOT
+) -> dg.Definitions:
     """The analyses' assets, and those of the tables they read.
 
     ``dg.load_from_defs_folder`` would do the first, but it imports every library that has
@@ -40,12 +50,13 @@ def load_analyses(own: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
 
     Args:
         own: The platform's own assets.
+        project: The folder whose ``pyproject.toml`` names the module of the analyses.
 
     Raises:
         AnalysisError: An analysis cannot be loaded, or two are in each other's way.
     """
     own = list(own)
-    tree = _Tree.for_project(Path(__file__))
+    tree = _Tree.for_project(project)
     check_files(tree.defs_module_path)
     with warnings.catch_warnings():
         # Dagster's own loader uses what Dagster calls preview and beta.
@@ -53,11 +64,37 @@ def load_analyses(own: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
         warnings.simplefilter("ignore", dg.BetaWarning)
         try:
             defs = tree.build_defs(tree.defs_module_path)
-        except ComponentTreeException as error:
-            raise explained(error) from None
+        except (ComponentTreeException, ValidationError) as error:
+            found = list(_problems(tree)) if isinstance(error, ComponentTreeException) else []
+            raise AnalysisError("\n".join(found) or str(explained(error))) from None
     analyses = [asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)]
     _check_names_and_paths(own, analyses)
+    _check_tables(analyses)
     return dg.Definitions.merge(defs, dg.Definitions(assets=tables_of(analyses, own)))
+
+
+def _problems(tree: _Tree) -> Iterator[str]:
+    """What is wrong with each of the analyses: Dagster stops at the first."""
+    files = {file for name in FILE_NAMES for file in tree.defs_module_path.rglob(name)}
+    for folder in sorted({file.parent for file in files}):
+        try:
+            tree.build_defs_at_path(folder)
+        except ComponentTreeException as error:
+            yield str(explained(error))
+
+
+def _check_tables(analyses: Iterable[dg.AssetsDefinition]) -> None:
+    """One asset cannot stand for the table t_year and for the tables t_{year}."""
+    tables: dict[dg.AssetKey, str] = {}
+    for asset in analyses:
+        source = _source(asset)
+        if source is not None and tables.setdefault(table_key(source.table), source.table) != (
+            source.table
+        ):
+            raise AnalysisError(
+                f"{_where(asset)}: the tables {source.table} and "
+                f"{tables[table_key(source.table)]} would be one asset. Rename one of them."
+            )
 
 
 def _check_names_and_paths(
