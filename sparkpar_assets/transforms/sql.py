@@ -398,7 +398,10 @@ def _cause(error: Exception) -> str:
     found = getattr(error, "errors", None)
     if not found:
         return f"{str(error).splitlines()[0]}."
-    return f"{found[0]['description']} (column {found[0]['col']})."
+    description = str(found[0]["description"])
+    if description.startswith("Required keyword"):  # It goes on with names of sqlglot's classes.
+        description = "Something is missing"
+    return f"{description} (column {found[0]['col']})."
 
 
 def _check_allowed(
