@@ -84,7 +84,7 @@ def read_settings() -> Settings:
     except ValidationError as error:
         # The input is left out: the value of a variable may be a secret put in the wrong place.
         wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removesuffix('.')}"
             for item in error.errors(include_input=False)
         )
         raise dg.Failure(

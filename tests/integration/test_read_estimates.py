@@ -316,7 +316,7 @@ def test_the_command_prints_each_year_the_sum_the_method_and_the_limit(bench: Wo
             f"{FARES} 2018",
             {"MAX_BYTES_READ": "hush"},
             "Settings cannot be read: MAX_BYTES_READ: Value error, That is no size above 0. "
-            "Write it like 20 GB, 1.5 TiB or 1000000.. Correct them as .env.example explains.",
+            "Write it like 20 GB, 1.5 TiB or 1000000. Correct them as .env.example explains.",
         ),
         (
             f"{FARES} 2018",

@@ -42,7 +42,13 @@ def failures_of_compose_sh() -> list[str]:
 def failures_of_commands() -> list[str]:
     """What the commands on assets and versions say when they fail, with … for what differs."""
     errors = {"SelectionError", "VersionError", "NotComparableError"}
-    files = ["materialize.py", "versions.py", "comparison.py", "io_managers/history.py"]
+    files = [
+        "materialize.py",
+        "estimate.py",
+        "versions.py",
+        "comparison.py",
+        "io_managers/history.py",
+    ]
     calls = [
         node
         for file in files
@@ -212,7 +218,8 @@ def test_commands_name_assets_and_files_that_there_are(readme: str) -> None:
     assets = {"fare_by_passenger_count", "fare_trends"}
     commands = "\n".join(commands_of(readme))
     selected = re.findall(
-        r"(?:--(?:select|assets)|\./run\.sh (?:materialize|versions|diff|rollback)) (\S+)", commands
+        r"(?:--(?:select|assets)|\./run\.sh (?:materialize|estimate|versions|diff|rollback)) (\S+)",
+        commands,
     )
     assert {asset for selection in selected for asset in selection.split(",")} <= assets
     files = re.findall(r"(?:^|\s)(?:\./)?([\w.]+\.(?:sh|yaml)|\.ci/run)", commands)
