@@ -37,11 +37,13 @@ SHOWN_CHANGES = 40
 COMPARED_ROWS = 20_000
 """More rows are not compared while they are published: so many took 2 s, with all values changed
 in six columns."""
+TOO_MANY = f"More than {COMPARED_ROWS:,} rows are compared by ./run.sh diff only."
 OF_ONE_PUBLICATION = (
     "seconds_",
-    "change",
-    "largest_change_",
+    "change_of_",
+    "largest_change_of_",
     "groups_changed",
+    "changes",
     "compared_with",
     "not_compared",
 )
@@ -101,6 +103,8 @@ def of_changes_from_published(
     """``of_changes`` from the object that rows are about to replace, read in one GET."""
     from botocore.exceptions import ClientError
 
+    if rows.num_rows > COMPARED_ROWS:  # there is memory for these, and perhaps not for two such
+        return {"not_compared": TOO_MANY}
     try:
         before = current_version(dataset, year)
     except ClientError as error:
@@ -132,9 +136,7 @@ def of_changes(
     if before.rows is None:
         return said | {"not_compared": "The version published before is not a Parquet file."}
     if max(before.rows.num_rows, rows.num_rows) > COMPARED_ROWS:
-        return said | {
-            "not_compared": f"More than {COMPARED_ROWS:,} rows are compared by ./run.sh diff only."
-        }
+        return said | {"not_compared": TOO_MANY}
     try:
         return said | _changes(before.rows, rows, definition)
     except NotComparableError as error:
