@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,9 +104,14 @@ def _record_classes(config: StackConfig) -> None:
     command = [sys.executable, "-m", "dagster", "asset", "materialize"]
     command += ["-m", "sparkpar_assets.definitions", "--partition", "2021"]
     command += ["--select", "fare_by_passenger_count,fare_trends"]
-    with environment.recording_environment(
-        config, TAXI_TABLE_PREFIX=prefix, S3_PREFIX="recording"
-    ) as values:
+    with (
+        environment.recording_environment(
+            config, TAXI_TABLE_PREFIX=prefix, S3_PREFIX="recording"
+        ) as values,
+        tempfile.TemporaryDirectory() as home,  # the stack's own shall know of no run
+    ):
+        Path(home, "dagster.yaml").write_text(environment.DAGSTER_YAML)
+        values |= {"DAGSTER_HOME": home}
         subprocess.run(command, cwd=PROJECT_ROOT, env=values, capture_output=True, check=True)
 
 
