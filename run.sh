@@ -15,6 +15,8 @@ With Python 3.11 alone:
   ui                    Dagster's web interface on the embedded stack, until Ctrl-C
   test [ARGUMENTS]      the tests, on a stack of their own; ARGUMENTS go to pytest
     --compose             those of the containers instead, which need Docker
+    --browser             those of the web interface instead, which need Chromium
+  screenshots           take the READMEs' pictures anew, by the tests of the web interface
   embedded up           start BigQuery, S3 and Spark on this machine, and wait until they serve
   embedded status       show each of these servers, and the end of the log of one that died
   embedded env          print the lines that lead a shell to them: eval "$(./run.sh embedded env)"
@@ -51,12 +53,24 @@ Variables: SPARKPAR_PORTS=free|default|NAME=PORT,…  the ports on this machine
            SPARKPAR_STATE=FOLDER                    where the embedded stack keeps its data (.sparkpar)
            JAVA_HOME                                a Java 17 of your choice
            PYTHON                                   a Python 3.11 of your choice
+           CHROMIUM                                 a Chromium or Chrome of your choice
 HELP
 }
 
 embedded() {
     if [ "${1:-}" = up ]; then fetch_jars; fi
     exec_python -m sparkpar_assets.embedded "$@"
+}
+
+run_tests() {
+    set_up
+    fetch_jars
+    cd "$PROJECT"
+    # Libraries keep caches in the home folder (matplotlib fonts, DuckDB extensions).
+    export HOME="$CACHE/home"
+    mkdir -p "$HOME"
+    case "${1:-}" in --compose | --browser) set -- "tests/${1#--}" "${@:2}" ;; esac
+    exec_python -m pytest "$@"
 }
 
 cluster() {
@@ -87,16 +101,8 @@ main() {
     case "$command" in
         help | -h | --help) help ;;
         demo | ui) set_up; fetch_jars; exec_python -m "sparkpar_assets.embedded.$command" "$@" ;;
-        test)
-            set_up
-            fetch_jars
-            cd "$PROJECT"
-            # Libraries keep caches in the home folder (matplotlib fonts, DuckDB extensions).
-            export HOME="$CACHE/home"
-            mkdir -p "$HOME"
-            if [ "${1:-}" = --compose ]; then set -- tests/compose "${@:2}"; fi
-            exec_python -m pytest "$@"
-            ;;
+        test) run_tests "$@" ;;
+        screenshots) run_tests --browser --screenshots "$@" ;;
         embedded) set_up; embedded "$@" ;;
         up | start) cluster up "$@" ;;
         down | stop) cluster down "$@" ;;

@@ -28,6 +28,8 @@ from tests.unit.readmes import (
 ENV_EXAMPLE = PROJECT_ROOT / ".env.example"
 COMPOSE_SH = PROJECT_ROOT / "docker" / "compose.sh"
 LOCKS = ["requirements.lock", "docker/requirements.lock"]
+LARGEST_PICTURE = 250_000
+"""Bytes: a README is read over slow lines as well."""
 ENV_LINE = re.compile(r"^(?:# )?([A-Z][A-Z0-9_]+)=", re.MULTILINE)
 
 
@@ -157,6 +159,15 @@ def test_every_link_within_the_repository_leads_somewhere(readme: str) -> None:
     ]
     assert links
     assert broken == []
+
+
+def test_both_languages_show_the_same_pictures_each_with_words_for_who_cannot_see_it() -> None:
+    english, korean = (re.findall(r"!\[(.*)\]\((.*)\)", text_of(readme)) for readme in READMES)
+    assert [file for _, file in english] == [file for _, file in korean]
+    assert all(len(words) > 20 for words, _ in english + korean)
+    shown = {PROJECT_ROOT / file for _, file in english}
+    assert shown == set((PROJECT_ROOT / "docs" / "images").iterdir())
+    assert [file.name for file in shown if file.stat().st_size > LARGEST_PICTURE] == []
 
 
 def test_both_languages_show_the_same_commands_in_the_same_order() -> None:
