@@ -14,6 +14,7 @@ from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.resources.bigquery import BigQueryTables, TableState
 from sparkpar_assets.resources.spark import Spark
 from sparkpar_assets.settings import Settings
+from sparkpar_assets.transforms.aggregation import first_sentence
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -120,6 +121,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
     def _read(
         self, settings: Settings, source: TableSource, plan: ReadPlan, year: str
     ) -> "DataFrame":
+        from pyspark.errors import AnalysisException
         from pyspark.sql import functions as F  # noqa: N812
 
         state = plan.states[year]
@@ -150,7 +152,13 @@ class BigQueryYears(dg.ConfigurableIOManager):
                 reader = reader.option(name, value)
         rows = reader.load()
         if source.where is not None:
-            rows = rows.where(source.where)
+            try:
+                rows = rows.where(source.where)
+            except AnalysisException as error:
+                raise dg.Failure(
+                    f"The condition where: {first_sentence(str(error))} Correct it.",
+                    allow_retries=False,
+                ) from None
         partition = [F.lit(int(year)).alias("year")] if source.is_yearly else []
         return rows.select(*partition, *source.columns)
 

@@ -1,6 +1,7 @@
 """The life of the Spark session: one a run, started at first use, stopped in the end."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -42,6 +43,12 @@ SQL_SEMANTICS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
 }
 """What the transforms count on."""
+DATA_ERROR = re.compile(
+    r"\[(?:ARITHMETIC_OVERFLOW|CAST_INVALID_INPUT|CAST_OVERFLOW|DIVIDE_BY_ZERO|"
+    r"NUMERIC_VALUE_OUT_OF_RANGE)[A-Z_.]*\] (?P<sentence>[^\n]*?\.)(?= If necessary| Use `|\n|$)"
+)
+"""What Spark says of rows that its SQL refuses, without the advice to turn that off (Spark's
+documentation, "Error Conditions")."""
 SHUFFLE_CORES = 8
 """Assumed where a run takes what is free: the counts by fare are small even for all years."""
 
@@ -169,6 +176,32 @@ class Spark(dg.ConfigurableResource[object]):
                 stop_jvm()
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._scratch = None
+
+
+@contextmanager
+def explained_data_errors(asset: str) -> Iterator[None]:
+    """Say in a sentence what Spark's strict SQL refuses of the rows it reads.
+
+    Args:
+        asset: What is computed.
+
+    Raises:
+        dg.Failure: A value overflows, is divided by zero or cannot be cast.
+    """
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        found = DATA_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise dg.Failure(
+            f"Spark cannot compute {asset}: {found['sentence'].strip()} "
+            "Mend the rows, or the expression that they go into.",
+            allow_retries=False,
+        ) from error
 
 
 def stop_jvm() -> None:

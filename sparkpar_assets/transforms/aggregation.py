@@ -79,7 +79,14 @@ def aggregate(rows: "DataFrame", query: Aggregation, years: Sequence[str]) -> Ag
             metrics[name] = exact_metric(tree, type_of)
         except SqlError as error:
             raise SqlError(f"The metric {name}: {error}") from None
-    groups = [F.expr(exact_row(tree, type_of)).alias(n) for n, tree in query.group_by.items()]
+    groups = []
+    for name, tree in query.group_by.items():
+        sql = exact_row(tree, type_of)
+        try:
+            type_of(sql)
+        except SqlError as error:
+            raise SqlError(f"The column {name}: {error}") from None
+        groups.append(F.expr(sql).alias(name))
     flagged = [
         F.expr(f"CASE WHEN {metric.overflows} THEN '{name}' END")
         for name, metric in metrics.items()

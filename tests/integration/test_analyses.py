@@ -82,6 +82,13 @@ def said(bench: Workbench, asset: str, year: int | None = None) -> dict[str, Any
     return {name: value.value for name, value in materialization.metadata.items()}
 
 
+def rounded(amount: Decimal, count: Decimal | int = 1) -> Decimal:
+    """An exact quotient, at the 9th digit."""
+    found = half_up(amount, count)  # type: ignore[arg-type]  # any divisor but 0
+    assert found is not None
+    return found
+
+
 def query(sql: str, file: Path) -> list[tuple[Any, ...]]:
     """What DuckDB answers about a Parquet file, which is called {file} in the query."""
     return duckdb.connect().execute(sql.replace("{file}", f"'{file}'")).fetchall()
@@ -117,9 +124,10 @@ def test_the_original_example_is_published_under_its_own_path(bench: Workbench) 
     means = [(group, half_up(total, n) if n else None) for group, total, n in sums]
     published = rows_of(bench, None, "custom-analytics")
     assert set(published) == set(means)
-    assert [mean for _, mean in published] == sorted(
-        (mean for _, mean in means if mean is not None), reverse=True
-    ) + [None]
+    assert [mean for _, mean in published] == [
+        *sorted((mean for _, mean in means if mean is not None), reverse=True),
+        None,
+    ]
     shown = said(bench, "custom_analytics")
     assert shown["rows_read"] == 8
     assert shown["dagster/uri"].endswith("/custom-analytics/data.parquet")
@@ -162,10 +170,10 @@ def test_years_of_tables_are_the_same_as_duckdbs_to_the_last_digit(bench: Workbe
             (
                 zone,
                 trips,
-                half_up(tips, n),
-                half_up(tips, fares),
+                rounded(tips, n),
+                rounded(tips, fares),
                 fares + tips,
-                sum(half_up(fare * fare, 1) for fare in each),
+                sum(map(rounded, (fare * fare for fare in each))),
             )
             for zone, trips, n, tips, fares, each in groups
         ]
@@ -178,11 +186,11 @@ def test_years_of_tables_are_the_same_as_duckdbs_to_the_last_digit(bench: Workbe
 
 
 INSTANTS = [
-    datetime(2017, 12, 31, 23, 59, 59, 999_999),  # noqa: DTZ001  # of both kinds
-    datetime(2018, 1, 1),  # noqa: DTZ001
-    datetime(2018, 12, 31, 23, 59, 59, 999_999),  # noqa: DTZ001
-    datetime(2019, 1, 1),  # noqa: DTZ001
-    datetime(2019, 6, 1, 12),  # noqa: DTZ001
+    datetime(2017, 12, 31, 23, 59, 59, 999_999),  # of both kinds
+    datetime(2018, 1, 1),
+    datetime(2018, 12, 31, 23, 59, 59, 999_999),
+    datetime(2019, 1, 1),
+    datetime(2019, 6, 1, 12),
 ]
 
 
@@ -263,7 +271,7 @@ EXAMPLE = pa.table(
         ({"metrics": {"m": "sum(cast(word AS INT))"}}, "'zwei' of the type \"STRING\" cannot be"),
         ({"metrics": {"m": "sum(amount / zero)"}}, "Division by zero."),
         ({"metrics": {"m": "sum(abs(day))"}}, "The metric m: Cannot resolve"),
-        ({"where": "word > day"}, "The condition where: "),
+        ({"where": "abs(day) > 0"}, "The condition where: "),
         ({"group_by": ["abs(day) AS g"]}, "The column g: Cannot resolve"),
     ],
 )
