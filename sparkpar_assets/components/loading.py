@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.metadata import PATH_KEY
 from sparkpar_assets.settings import PROJECT_ROOT
 
+ANALYSES = "sparkpar_assets.analyses"
 CODE_REFERENCES = "dagster/code_references"
 
 
@@ -50,13 +52,16 @@ def load_analyses(
 
     Args:
         own: The platform's own assets.
-        project: The folder whose ``pyproject.toml`` names the module of the analyses.
+        project: The folder whose ``pyproject.toml``, if it has one, names the analyses' module.
 
     Raises:
         AnalysisError: An analysis cannot be loaded, or two are in each other's way.
     """
     own = list(own)
-    tree = _Tree.for_project(project)
+    if (project / "pyproject.toml").is_file():
+        tree = _Tree.for_project(project)
+    else:  # the image has none: Dagster's servers would take it for their configuration
+        tree = _Tree(defs_module=import_module(ANALYSES), project_root=project)
     check_files(tree.defs_module_path)
     with warnings.catch_warnings():
         # Dagster's own loader uses what Dagster calls preview and beta.
