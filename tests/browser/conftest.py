@@ -50,7 +50,8 @@ def chromium() -> str:
     if found is None:
         reason = (
             f"no Chromium here ({chosen or ', '.join(CHROMIUMS)}): install it (Debian: apt-get "
-            f"install chromium), or name a Chromium or Chrome by {CHROMIUM_VARIABLE}"
+            "install chromium fonts-dejavu-core; without any font it crashes), or name a Chromium "
+            f"or Chrome by {CHROMIUM_VARIABLE}"
         )
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     return found
