@@ -12,8 +12,8 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from sparkpar_assets.cost import parse_size
+from sparkpar_assets.project import PROJECT_ROOT
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE_VARIABLE = "SPARKPAR_ENV_FILE"
 
 

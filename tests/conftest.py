@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparkpar_assets.embedded.testing import EmbeddedStack, fresh_stack
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 
 @pytest.fixture(scope="session")

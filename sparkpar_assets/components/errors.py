@@ -9,7 +9,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.core.defs_module import ComponentFileModel
 from pydantic import ValidationError
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 if TYPE_CHECKING:
     import yaml

@@ -23,7 +23,7 @@ from sparkpar_assets.components.errors import (
 )
 from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.metadata import PATH_KEY
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 ANALYSES = "sparkpar_assets.analyses"
 CODE_REFERENCES = "dagster/code_references"

@@ -19,7 +19,8 @@ from sparkpar_assets.embedded.jars import JARS
 from sparkpar_assets.embedded.s3_proxy import BUCKET, s3_client
 from sparkpar_assets.embedded.stack import Stack
 from sparkpar_assets.io_managers.published import PublishedDataset, read_object
-from sparkpar_assets.settings import PROJECT_ROOT, Settings, load_settings
+from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.settings import Settings, load_settings
 
 FARES = "fare_by_passenger_count"
 TRENDS = "fare_trends"

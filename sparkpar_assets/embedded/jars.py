@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkpar_assets.embedded.errors import EmbeddedError
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from rich.progress import Progress

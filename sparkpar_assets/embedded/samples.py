@@ -10,7 +10,8 @@ from google.cloud.bigquery import Client, SchemaField
 
 from sparkpar_assets.embedded import tables
 from sparkpar_assets.embedded.server import StackConfig
-from sparkpar_assets.settings import PROJECT_ROOT, Settings
+from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.settings import Settings
 
 SAMPLES = PROJECT_ROOT / "sample_data"
 YEARS = (2017, 2018, 2019, 2021)

@@ -19,7 +19,8 @@ from sparkpar_assets.embedded.ports import PORTS_VARIABLE
 from sparkpar_assets.embedded.server import StackConfig
 from sparkpar_assets.embedded.stack import Stack
 from sparkpar_assets.embedded.state import State
-from sparkpar_assets.settings import PROJECT_ROOT, Settings, load_settings
+from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

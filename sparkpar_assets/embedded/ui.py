@@ -11,7 +11,7 @@ from sparkpar_assets.embedded import environment, ports, processes
 from sparkpar_assets.embedded.errors import EmbeddedError, command_line
 from sparkpar_assets.embedded.server import http_status
 from sparkpar_assets.embedded.stack import Stack
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 WEBSERVER = "dagster-webserver"
 DAEMON = "dagster-daemon"

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 from sparkpar_assets.embedded import samples
 from sparkpar_assets.embedded.server import http_status
 from sparkpar_assets.embedded.testing import EmbeddedStack
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.browser.web_interface import VIEWPORT, WebInterface
 from tests.integration.workbench import FARES, wait_until
 

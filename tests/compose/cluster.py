@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 T = TypeVar("T")
 DOCKER, GIT = (shutil.which(name) or name for name in ("docker", "git"))

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.compose.cluster import FARES, TRENDS, Cluster, wait_until
 from tests.expected import expected_fares, expected_trends
 

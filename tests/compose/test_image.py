@@ -8,7 +8,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.compose.cluster import NAME, Cluster
 
 INSTALLED = """

@@ -1,6 +1,6 @@
 """Up twice, down, up, and everything removed. The last file: nothing is left after it."""
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.compose.cluster import NAME, Cluster
 from tests.compose.test_daily_use import YEARS, sample
 from tests.expected import expected_fares

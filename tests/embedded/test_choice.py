@@ -10,7 +10,8 @@ import pytest
 from sparkpar_assets.embedded.choice import chosen_environment
 from sparkpar_assets.embedded.state import State
 from sparkpar_assets.embedded.testing import EmbeddedStack
-from sparkpar_assets.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
+from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.settings import ENV_FILE_VARIABLE, load_settings
 
 CLOUDS = {"S3_BUCKET": "real-bucket", "AWS_PROFILE": "real"}
 PYTHON = """#!/bin/sh

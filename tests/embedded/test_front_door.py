@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 
 def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -1,12 +1,18 @@
 """Jars are the pinned ones, whole, or not there."""
 
 import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sparkpar_assets.embedded import jars
 from sparkpar_assets.embedded.errors import EmbeddedError
+from sparkpar_assets.project import PROJECT_ROOT
 
 SMALL = next(jar for jar in jars.read_pins(jars.JARS) if "jmespath" in jar.coordinates)
 WRONG = "0" * 64
@@ -91,3 +97,20 @@ def test_pins_that_cannot_be_read_are_explained(tmp_path: Path, content: str) ->
 def test_the_projects_pins_hold_the_gcs_connector_as_an_option() -> None:
     optional = {jar.group: jar.file_name for jar in jars.read_pins(jars.JARS) if jar.group}
     assert optional == {"gcs": "gcs-connector-hadoop3-2.2.26-shaded.jar"}
+
+
+def test_the_image_fetches_jars_with_the_files_that_its_stage_copies(tmp_path: Path) -> None:
+    """The stage is rebuilt when one of them changes, so that it copies no more than it needs."""
+    stage = (PROJECT_ROOT / "docker" / "Dockerfile").read_text().partition(" AS jars\n")[2]
+    for copied in re.findall(r"^COPY (sparkpar_assets/.*)$", stage.partition("\nRUN ")[0], re.M):
+        *files, folder = copied.split()
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for file in files:
+            shutil.copy(PROJECT_ROOT / file, tmp_path / folder)
+    subprocess.run(
+        [sys.executable, "-m", "sparkpar_assets.embedded.jars", "--help"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
+    )

@@ -15,7 +15,7 @@ from sparkpar_assets.embedded.ports import is_taken
 from sparkpar_assets.embedded.stack import Health
 from sparkpar_assets.embedded.state import State
 from sparkpar_assets.embedded.testing import EmbeddedStack
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 TRIPS = PROJECT_ROOT / "sample_data" / "tlc_yellow_trips_2021.parquet"
 KEPT = "sparkpar-embedded.kept.trips"

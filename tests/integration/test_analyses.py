@@ -18,7 +18,7 @@ from sparkpar_assets.components.attributes import AggregationAttributes
 from sparkpar_assets.components.loading import tables_of
 from sparkpar_assets.embedded import tables
 from sparkpar_assets.embedded.testing import EmbeddedStack
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.expected import half_up
 from tests.integration.warm_spark import end_warm_session, run_on_warm_session
 from tests.integration.workbench import Workbench, new_workbench

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkpar_assets.definitions import defs
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.expected import expected_fares
 from tests.integration.workbench import FARES, Workbench
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from sparkpar_assets.definitions import defs
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.integration.workbench import FARES, Workbench
 
 ASSETS = {"yellow_taxi_trips", "fare_by_passenger_count", "fare_trends"}

@@ -14,7 +14,7 @@ from sparkpar_assets.assets.fares import SCHEMA as FARES_SCHEMA
 from sparkpar_assets.checks import FARE_CHECKS, TREND_CHECKS
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from sparkpar_assets.metadata import readable
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.expected import (
     expected_exclusions,
     expected_fares,

@@ -14,9 +14,9 @@ from google.cloud.bigquery_storage_v1 import types
 from sparkpar_assets.cost import BY_BIGQUERY, BY_DRY_RUN, COMPUTED, RATE_DATE
 from sparkpar_assets.io_managers.read_plan import ReadPlan, plan_reading
 from sparkpar_assets.io_managers.source import TAXI_TABLES, TableSource
+from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.resources.bigquery import BigQueryTables, TableScan
 from sparkpar_assets.resources.environment import RunEnvironment
-from sparkpar_assets.settings import PROJECT_ROOT
 from tests.integration.storage_read_server import StorageReadServer, storage_read_server
 from tests.integration.workbench import FARES, Workbench
 

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from sparkpar_assets.embedded.environment import DAGSTER_YAML
 from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.embedded.testing import EmbeddedStack
-from sparkpar_assets.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings, load_settings
+from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.settings import ENV_FILE_VARIABLE, Settings, load_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 READMES = ["README.md", "README.ko.md"]
 

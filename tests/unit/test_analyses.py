@@ -18,7 +18,7 @@ from sparkpar_assets.components.errors import AnalysisError
 from sparkpar_assets.components.loading import load_analyses
 from sparkpar_assets.definitions import ASSETS, defs
 from sparkpar_assets.metadata import ANY, GROUP_BY_KEY, PATH_KEY, TOTALS_KEY
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 TAXI = "bigquery-public-data.new_york_taxi_trips.tlc_yellow_trips_{year}"
 ZONE_TIPS = f"""\

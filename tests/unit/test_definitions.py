@@ -12,7 +12,7 @@ import pytest
 from sparkpar_assets import spark_pool
 from sparkpar_assets.definitions import defs
 from sparkpar_assets.partitions import TAXI_YEARS
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 
 ASSETS = ("yellow_taxi_trips", "fare_by_passenger_count", "fare_trends")
 

@@ -14,7 +14,8 @@ from sparkpar_assets.checks import FARE_CHECKS, TREND_CHECKS
 from sparkpar_assets.embedded.ports import DEFAULT_PORTS
 from sparkpar_assets.io_managers.published import HISTORY
 from sparkpar_assets.io_managers.staging import STAGING
-from sparkpar_assets.settings import PROJECT_ROOT, Settings, load_settings, variable_names
+from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.settings import Settings, load_settings, variable_names
 from tests.unit.readmes import (
     READMES,
     commands_of,

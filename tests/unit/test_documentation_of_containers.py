@@ -7,7 +7,8 @@ import yaml
 from dotenv import dotenv_values
 
 from sparkpar_assets.embedded.ports import DEFAULT_PORTS
-from sparkpar_assets.settings import PROJECT_ROOT, variable_names
+from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.settings import variable_names
 from tests.unit.readmes import (
     commands_of,
     help_of_run_sh,

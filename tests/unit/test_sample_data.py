@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.transforms.fares import TRIP_COLUMNS
 
 FOLDER = PROJECT_ROOT / "sample_data"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.resources.environment import describe_targets
-from sparkpar_assets.settings import PROJECT_ROOT, automation_is_on, load_settings, variable_names
+from sparkpar_assets.settings import automation_is_on, load_settings, variable_names
 
 
 def test_every_setting_has_a_default_so_that_importing_needs_no_variable() -> None:

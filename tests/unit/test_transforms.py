@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from sparkpar_assets.settings import PROJECT_ROOT
+from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.transforms.decimals import exact_difference, exact_quotient
 from sparkpar_assets.transforms.fares import (
     audit_fares,
