@@ -16,6 +16,7 @@ With Python 3.11 alone:
   test [ARGUMENTS]      the tests, on a stack of their own; ARGUMENTS go to pytest
     --compose             those of the containers instead, which need Docker
     --browser             those of the web interface instead, which need Chromium
+    --faults              those that kill, stop, fill and cut off what the platform runs on
   screenshots           take the READMEs' pictures anew, by the tests of the web interface
   embedded up           start BigQuery, S3 and Spark on this machine, and wait until they serve
   embedded status       show each of these servers, and the end of the log of one that died
@@ -69,7 +70,7 @@ run_tests() {
     # Libraries keep caches in the home folder (matplotlib fonts, DuckDB extensions).
     export HOME="$CACHE/home"
     mkdir -p "$HOME"
-    case "${1:-}" in --compose | --browser) set -- "tests/${1#--}" "${@:2}" ;; esac
+    case "${1:-}" in --compose | --browser | --faults) set -- "tests/${1#--}" "${@:2}" ;; esac
     exec_python -m pytest "$@"
 }
 

@@ -1,0 +1,69 @@
+"""What the tests of faults need: a stack, a trial to report on, and the table at the end."""
+
+import re
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from sparkpar_assets.embedded.testing import EmbeddedStack
+from tests.faults.report import Trial, table
+from tests.integration.workbench import Workbench, new_workbench
+
+TRIALS = pytest.StashKey[list[Trial]]()
+TRIAL = pytest.StashKey[Trial]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=1, help="how often each fault is made")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TRIALS] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make each fault as often as ``--times`` says."""
+    times = metafunc.config.getoption("--times")
+    if times > 1 and "trial" in metafunc.fixturenames:
+        metafunc.parametrize("_attempt", range(1, times + 1), ids="try{}".format)
+
+
+@pytest.fixture
+def _attempt() -> int:
+    return 1
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest, _attempt: int) -> Trial:
+    """What the test reports on; the marker ``fault`` names it."""
+    marker = request.node.get_closest_marker("fault")
+    assert marker is not None, "Name the fault: @pytest.mark.fault('a worker is killed')"
+    trial = Trial(marker.args[0])
+    request.node.stash[TRIAL] = trial
+    request.config.stash[TRIALS].append(trial)
+    return trial
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the table say whether the test passed."""
+    report = yield
+    if report.when == "call" and TRIAL in item.stash:
+        item.stash[TRIAL].passed = report.passed
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if trials := terminalreporter.config.stash[TRIALS]:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(table(trials))
+
+
+@pytest.fixture
+def workbench(embedded_stack: EmbeddedStack, request: pytest.FixtureRequest) -> Iterator[Workbench]:
+    """Tables, an S3 prefix and a Dagster instance for one test alone, all of them empty."""
+    name = re.sub(r"\W", "_", request.node.name)[:40]
+    with new_workbench(embedded_stack, name) as bench:
+        yield bench
