@@ -78,7 +78,7 @@ def validate_fares(staged: StagedYear) -> list[Outcome]:
         *outcomes,
         Outcome(
             "no_fare_dominates",
-            dominating or FARE_CHECKS["no_fare_dominates"],
+            dominating or _as_it_should_be(FARE_CHECKS["no_fare_dominates"]),
             passed=not dominating,
             severity=dg.AssetCheckSeverity.WARN,
         ),
@@ -126,7 +126,7 @@ def validate_trends(missing: Sequence[str], asset: str) -> list[Outcome]:
     found = (
         f"Materialized, but not in S3: {', '.join(missing)}. Materialize {asset} for these again."
         if missing
-        else TREND_CHECKS["published_years_are_there"]
+        else _as_it_should_be(TREND_CHECKS["published_years_are_there"])
     )
     return [
         Outcome(
@@ -136,6 +136,11 @@ def validate_trends(missing: Sequence[str], asset: str) -> list[Outcome]:
             severity=dg.AssetCheckSeverity.WARN,
         )
     ]
+
+
+def _as_it_should_be(description: str) -> str:
+    """A check's description without what its warning is about."""
+    return f"{description.partition(' (')[0]}."
 
 
 def _repeated_groups(rows: "pa.Table", group_by: Sequence[str]) -> str:

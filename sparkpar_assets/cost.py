@@ -189,10 +189,14 @@ def size(number: int) -> str:
     return f"{value:,.1f} {unit}"
 
 
+def rounded(usd: Decimal) -> Decimal:
+    """A price in whole cents; below a dollar, however small it is, with two digits: 0.0014."""
+    return round(usd, 2 if not usd or usd >= 1 else 1 - usd.adjusted())
+
+
 def price(usd: Decimal) -> str:
-    """A price of which two digits can be read however small it is: 0.0014 US dollars."""
-    digits = 2 if not usd or usd >= 1 else 1 - usd.adjusted()
-    return f"{usd:,.{digits}f} US dollars"
+    """A rounded price with its currency: 0.0014 US dollars."""
+    return f"{rounded(usd):,f} US dollars"
 
 
 def _exact(number: int) -> str:

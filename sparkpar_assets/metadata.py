@@ -167,6 +167,9 @@ def line_chart(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if series:  # there is none of groups that are all too small
+        years_of_all = [year for values in series.values() for year in values]
+        # matplotlib's own margin around a lone year is a century.
+        axes.set_xlim(min(years_of_all) - 0.5, max(years_of_all) + 0.5)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     image = io.BytesIO()
     figure.savefig(image, format="png")

@@ -26,6 +26,7 @@ observe_taxi_tables = dg.ScheduleDefinition(
     cron_schedule="0 6 15 1 *",
     execution_timezone="UTC",
     default_status=STATUS,
+    description="Publishes the fares of the year before, on 15 January at 6 h UTC.",
 )
 def yearly_fares(
     context: dg.ScheduleEvaluationContext, bigquery: BigQueryTables

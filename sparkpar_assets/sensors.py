@@ -15,7 +15,12 @@ SECONDS = 30
 """Between two looks, at least; a look is one free request for each year."""
 
 
-@dg.sensor(target=fare_by_passenger_count, minimum_interval_seconds=SECONDS, default_status=STATUS)
+@dg.sensor(
+    target=fare_by_passenger_count,
+    minimum_interval_seconds=SECONDS,
+    default_status=STATUS,
+    description="Publishes the years whose table has changed, one run for each range of years.",
+)
 def changed_taxi_years(
     context: dg.SensorEvaluationContext, bigquery: BigQueryTables
 ) -> dg.SkipReason | list[dg.RunRequest]:
@@ -45,7 +50,11 @@ automation_conditions = dg.AutomationConditionSensorDefinition(
 )
 
 
-@dg.run_failure_sensor(minimum_interval_seconds=SECONDS, default_status=STATUS)
+@dg.run_failure_sensor(
+    minimum_interval_seconds=SECONDS,
+    default_status=STATUS,
+    description="Posts each failed run to ALERT_WEBHOOK_URL, or logs it where that is not set.",
+)
 def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
     """Posts each failed run to ALERT_WEBHOOK_URL: asset, partition, cause, link. Else logs it."""
     settings = read_settings()

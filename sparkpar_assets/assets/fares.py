@@ -57,7 +57,7 @@ LINEAGE = column_lineage(
 
 
 @dg.asset(
-    ins={"trips": dg.AssetIn("yellow_taxi_trips", metadata=TRIPS.as_metadata())},
+    ins={"trips": TRIPS.as_input()},
     partitions_def=TAXI_YEARS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="s3_parquet",

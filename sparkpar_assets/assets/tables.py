@@ -5,22 +5,11 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 
-from sparkpar_assets.io_managers.source import TAXI_TABLES, YEAR, TableSource
+from sparkpar_assets.io_managers.source import YEAR, TableSource, table_key
 from sparkpar_assets.metadata import SCHEMA_KEY
 from sparkpar_assets.resources.bigquery import BigQueryTables, TableState
 
 OWNERS = ["team:data-engineering"]
-
-
-def table_key(table: str) -> dg.AssetKey:
-    """Key of the asset that stands for a table, or for the tables of several years.
-
-    Args:
-        table: Name, project.dataset.table, as in ``TableSource.table``.
-    """
-    if table == TAXI_TABLES:
-        return dg.AssetKey("yellow_taxi_trips")
-    return dg.AssetKey(table.replace(YEAR, "year").split("."))
 
 
 def bigquery_tables(

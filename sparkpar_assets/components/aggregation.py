@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster.components.scaffold.scaffold import ScaffoldRequest
 
-from sparkpar_assets.assets.tables import table_key
 from sparkpar_assets.checks import AGGREGATION_CHECKS, check_specs, validate_aggregation
 from sparkpar_assets.components.attributes import AggregationAttributes, Years, as_json
 from sparkpar_assets.cost import parse_size
 from sparkpar_assets.io_managers.bigquery import SourceYears
 from sparkpar_assets.io_managers.publication import Publication, StagedYear
-from sparkpar_assets.io_managers.source import TableSource
+from sparkpar_assets.io_managers.source import TableSource, table_key
 from sparkpar_assets.metadata import (
     ANY,
     GROUP_BY_KEY,
@@ -86,7 +85,7 @@ def aggregation_asset(attributes: AggregationAttributes) -> dg.AssetsDefinition:
     @dg.asset(
         name=attributes.asset,
         description=attributes.description,
-        ins={"source": dg.AssetIn(table_key(source.table), metadata=source.as_metadata())},
+        ins={"source": source.as_input()},
         partitions_def=yearly_partitions(attributes.years) if attributes.years else None,
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="s3_parquet",

@@ -13,7 +13,7 @@ from dagster.components.core.decl import ComponentDecl
 from dagster.components.core.defs_module import ComponentLoc
 from pydantic import ValidationError
 
-from sparkpar_assets.assets.tables import bigquery_tables, table_key
+from sparkpar_assets.assets.tables import bigquery_tables
 from sparkpar_assets.components.errors import (
     FILE_NAMES,
     AnalysisError,
@@ -21,7 +21,7 @@ from sparkpar_assets.components.errors import (
     explained,
     relative,
 )
-from sparkpar_assets.io_managers.source import TableSource
+from sparkpar_assets.io_managers.source import TableSource, table_key
 from sparkpar_assets.metadata import PATH_KEY
 from sparkpar_assets.project import PROJECT_ROOT
 

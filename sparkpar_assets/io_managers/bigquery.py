@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from sparkpar_assets.cost import ReadEstimate, describe, total
+from sparkpar_assets.cost import ReadEstimate, describe, rounded, total
 from sparkpar_assets.io_managers.publication import WHOLE
 from sparkpar_assets.io_managers.read_plan import ReadPlan, plan_reading
 from sparkpar_assets.io_managers.source import TableSource
@@ -53,7 +53,7 @@ class SourceYears:
             return {}
         return {
             "bytes_to_read": estimate.bytes,
-            "estimated_cost_usd": float(estimate.usd),
+            "estimated_cost_usd": float(rounded(estimate.usd)),
             "estimate_method": estimate.method,
         }
 

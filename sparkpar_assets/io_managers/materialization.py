@@ -46,6 +46,8 @@ OF_ONE_PUBLICATION = (
     "changes",
     "compared_with",
     "not_compared",
+    "bytes_to_read",
+    "estimate",
 )
 """How the keys begin that tell of one publication, and not of the rows that it published."""
 AWS = ".amazonaws.com"

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import dagster as dg
+
 from sparkpar_assets.settings import Settings
 
 SOURCE_KEY = "source"
@@ -25,6 +27,17 @@ READABLE_TYPES = (
 digits, Spark's decimals 38."""
 LITERALS = {"DATE": "", "DATETIME": " 00:00:00", "TIMESTAMP": " 00:00:00+00:00"}
 """What makes a literal of a day, by the type of a year column. In UTC, as BigQuery has it."""
+
+
+def table_key(table: str) -> dg.AssetKey:
+    """Key of the asset that stands for a table, or for the tables of several years.
+
+    Args:
+        table: Name, project.dataset.table, as in ``TableSource.table``.
+    """
+    if table == TAXI_TABLES:
+        return dg.AssetKey("yellow_taxi_trips")
+    return dg.AssetKey(table.replace(YEAR, "year").split("."))
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,9 @@ class TableSource:
         found = (metadata or {}).get(SOURCE_KEY)
         return None if found is None else cls(**found)
 
-    def as_metadata(self) -> dict[str, Any]:
-        """Metadata for an asset's input."""
-        return {SOURCE_KEY: asdict(self)}
+    def as_input(self) -> dg.AssetIn:
+        """An asset's input that reads it; the asset function gets a ``SourceYears``."""
+        return dg.AssetIn(table_key(self.table), metadata={SOURCE_KEY: asdict(self)})
 
     @property
     def is_yearly(self) -> bool:

@@ -65,7 +65,7 @@ def describe_targets(settings: Settings) -> str:
     published = f"s3://{settings.s3_bucket or '(S3_BUCKET is not set)'}/{settings.s3_root}"
     return (
         f"Targets: {published} at {settings.s3_endpoint or 'AWS'}; "
-        f"BigQuery {settings.taxi_table_prefix}* at {settings.bigquery_http_endpoint or 'Google'}, "
+        f"BigQuery at {settings.bigquery_http_endpoint or 'Google'}, "
         f"project {settings.gcp_project or 'of the credentials'}; "
         f"Spark at {settings.spark_master}."
     )

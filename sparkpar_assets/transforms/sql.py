@@ -46,10 +46,22 @@ ROW_FUNCTIONS = (
     *("second(t)", "to_date(t)", "date_trunc('month', t)", "trunc(t, 'month')", "last_day(t)"),
     *("date_format(t, 'yyyy-MM')", "date_add(t, 1)", "date_sub(t, 1)", "add_months(t, 1)"),
     *("datediff(t, t)", "months_between(t, t)", "make_date(2018, 1, 1)", "unix_seconds(t)"),
+    # In New York a trip of 23 h is one of the next day in UTC.
+    *("from_utc_timestamp(t, 'America/New_York')", "to_utc_timestamp(t, 'Asia/Seoul')"),
+    # Other names of the same.
+    *("ifnull(a, b)", "nvl2(a, b, c)", "isnull(a)", "isnotnull(a)", "ceiling(a)", "power(a, 2)"),
+    *("mod(a, b)", "char_length(s)", "character_length(s)", "lcase(s)", "ucase(s)"),
+    *("substr(s, 1, 2)", "date_diff(t, t)", "dateadd(t, 1)"),
+    *("cbrt(a)", "log2(a)", "log(2, a)", "log1p(a)", "expm1(a)", "hypot(a, b)", "isnan(a)"),
+    *("sin(a)", "cos(a)", "tan(a)", "asin(a)", "acos(a)", "atan(a)", "atan2(a, b)"),
+    *("degrees(a)", "radians(a)", "pi()", "startswith(s, 'x')", "endswith(s, 'x')"),
+    *("contains(s, 'x')", "concat_ws('-', s, s)", "translate(s, 'x', 'y')", "reverse(s)"),
+    *("substring_index(s, '-', 1)", "md5(s)", "sha2(s, 256)"),
 )
 AGGREGATES = (
     *("count(*)", "count(a)", "count(DISTINCT a)", "count_if(a)", "sum(a)", "avg(a)"),
     *("min(a)", "max(a)", "sum(a) FILTER (WHERE b)", "bool_and(a)", "bool_or(a)"),
+    *("every(a)", "some(a)"),
     *("median(a)", "percentile(a, 0.5)", "percentile_approx(a, 0.5)", "approx_count_distinct(a)"),
     *("stddev(a)", "stddev_samp(a)", "stddev_pop(a)", "variance(a)", "var_samp(a)", "var_pop(a)"),
     *("corr(a, b)", "covar_samp(a, b)", "covar_pop(a, b)", "skewness(a)", "kurtosis(a)"),

@@ -255,7 +255,7 @@ def test_a_run_at_the_limit_says_what_it_reads_first_and_each_year_keeps_its_own
         metadata = {name: value.value for name, value in found.items()}
         rows = ROWS[int(str(record.partition_key))]
         assert metadata["bytes_to_read"] == rows * WIDTH
-        assert metadata["estimated_cost_usd"] == pytest.approx(rows * WIDTH * 1.1 / 2**40)
+        assert metadata["estimated_cost_usd"] == float(f"{rows * WIDTH * 1.1 / 2**40:.2g}")
         assert metadata["estimate_method"] == COMPUTED
     assert len(records) == 2
 

@@ -129,6 +129,10 @@ def typed(sample: str) -> str:
         ("count_if(a", "count_if(yes"),
         ("bool_and(a", "bool_and(yes"),
         ("bool_or(a", "bool_or(yes"),
+        ("every(a", "every(yes"),
+        ("some(a", "some(yes"),
+        ("asin(a", "asin(0.5D * b / 10"),
+        ("acos(a", "acos(0.5D * b / 10"),
     ):
         sample = sample.replace(text, condition)
     return sample
