@@ -1,5 +1,6 @@
 """Analyses as YAML describes them, on the real BigQuery, S3 and Spark of the embedded stack."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -17,11 +18,12 @@ from sparkpar_assets.components.aggregation import aggregation_asset
 from sparkpar_assets.components.attributes import AggregationAttributes
 from sparkpar_assets.components.loading import tables_of
 from sparkpar_assets.embedded import tables
+from sparkpar_assets.embedded.samples import SAMPLES
 from sparkpar_assets.embedded.testing import EmbeddedStack
-from sparkpar_assets.project import PROJECT_ROOT
 from tests.expected import half_up
 from tests.integration.warm_spark import end_warm_session, run_on_warm_session
 from tests.integration.workbench import Workbench, new_workbench
+from tests.unit.readmes import analysis_in_python
 
 NUMERIC = pa.decimal128(38, 9)
 FIRST_YEAR, LAST_YEAR = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -137,10 +139,7 @@ def test_the_original_example_is_published_under_its_own_path(bench: Workbench) 
 
 def test_years_of_tables_are_the_same_as_duckdbs_to_the_last_digit(bench: Workbench) -> None:
     """The README's analysis, on real trips."""
-    samples = {
-        year: PROJECT_ROOT / "sample_data" / f"tlc_yellow_trips_{year}.parquet"
-        for year in (2018, 2019)
-    }
+    samples = {year: SAMPLES / f"tlc_yellow_trips_{year}.parquet" for year in (2018, 2019)}
     for year, file in samples.items():
         load(bench, f"trips_{year}", file)
     text = f"""
@@ -192,6 +191,31 @@ INSTANTS = [
     datetime(2019, 1, 1),
     datetime(2019, 6, 1, 12),
 ]
+
+
+def test_the_readmes_analysis_in_python_is_published_as_duckdb_computes_it(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = analysis_in_python()
+    table = "bigquery-public-data.new_york_taxi_trips.tlc_yellow_trips_"
+    assert table in example
+    (tmp_path / "tips_example.py").write_text(example.replace(table, table_name(bench, "paid_")))
+    monkeypatch.syspath_prepend(tmp_path)
+    asset = importlib.import_module("tips_example").tips_by_payment_type
+    for year in (2018, 2019):
+        load(bench, f"paid_{year}", SAMPLES / f"tlc_yellow_trips_{year}.parquet")
+    tags = {FIRST_YEAR: "2018", LAST_YEAR: "2019"}
+    name = "tips_by_payment_type"
+    assert run_on_warm_session(bench, name, tags, assets=[asset, *tables_of([asset])]).success
+    for year in (2018, 2019):
+        sums = query(
+            "SELECT payment_type, count(*), sum(tip_amount), count(tip_amount) FROM {file} "
+            "WHERE fare_amount > 0 GROUP BY 1 ORDER BY 1",
+            SAMPLES / f"tlc_yellow_trips_{year}.parquet",
+        )
+        expected = [(kind, n, total, half_up(total, tips)) for kind, n, total, tips in sums]
+        assert rows_of(bench, year, name) == expected
+    assert said(bench, name, 2019)["bytes_to_read"] > 0
 
 
 @pytest.mark.parametrize(

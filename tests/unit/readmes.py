@@ -27,6 +27,17 @@ def commands_of(readme: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def blocks_of(readme: str, language: str) -> list[str]:
+    """All blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(readme), re.MULTILINE | re.DOTALL)
+
+
+def analysis_in_python() -> str:
+    """The READMEs' example of an analysis that is no YAML file."""
+    (example,) = (block for block in blocks_of("README.md", "python") if "@dg.asset" in block)
+    return example
+
+
 def table_after(mark: str, readme: str) -> list[list[str]]:
     """The cells of the table that follows a comment, without its heading."""
     lines = text_of(readme).split(f"<!-- {mark} -->\n")[1].splitlines()

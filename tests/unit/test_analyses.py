@@ -19,6 +19,7 @@ from sparkpar_assets.components.loading import load_analyses
 from sparkpar_assets.definitions import ASSETS, defs
 from sparkpar_assets.metadata import ANY, GROUP_BY_KEY, PATH_KEY, TOTALS_KEY
 from sparkpar_assets.project import PROJECT_ROOT
+from tests.unit.readmes import analysis_in_python
 
 TAXI = "bigquery-public-data.new_york_taxi_trips.tlc_yellow_trips_{year}"
 ZONE_TIPS = f"""\
@@ -388,6 +389,26 @@ def test_an_analysis_of_a_whole_table_has_no_partitions(load: Load) -> None:
     assert found.partitions_def is None
     assert found.metadata[PATH_KEY] == "custom-analytics"
     assert spec(graph, "project", "dataset", "table").partitions_def is None
+
+
+def test_the_readmes_analysis_in_python_is_loaded_beside_those_in_yaml(
+    load: Load, folder: Path
+) -> None:
+    example = analysis_in_python()
+    (folder / "tips_by_payment_type.py").write_text(example)
+    loaded = load(zone_tips=ZONE_TIPS)
+    spec(loaded, "zone_tips")
+    found = spec(loaded, "tips_by_payment_type")
+    assert found.description == "Trips and tips by way of payment."
+    (table,) = (dep.asset_key for dep in found.deps)
+    assert spec(loaded, *table.path).kinds == {"bigquery"}
+
+
+def test_a_python_file_that_does_not_parse_is_named(load: Load, folder: Path) -> None:
+    (folder / "tips.py").write_text("import dagster as dg\ndef x(:\n")
+    with pytest.raises(SyntaxError) as raised:
+        load()
+    assert (raised.value.filename, raised.value.lineno) == (str(folder / "tips.py"), 2)
 
 
 def test_analyses_of_one_table_share_its_asset_with_all_their_years(load: Load) -> None:

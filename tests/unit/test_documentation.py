@@ -8,16 +8,20 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dotenv import dotenv_values
+from pydantic_core import PydanticUndefined
 
 from sparkpar_assets.assets import fares, trends
 from sparkpar_assets.checks import FARE_CHECKS, TREND_CHECKS
+from sparkpar_assets.components.attributes import AggregationAttributes
 from sparkpar_assets.embedded.ports import DEFAULT_PORTS
 from sparkpar_assets.io_managers.published import HISTORY
 from sparkpar_assets.io_managers.staging import STAGING
 from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.settings import Settings, load_settings, variable_names
+from sparkpar_assets.transforms.sql import AGGREGATES, ROW_FUNCTIONS
 from tests.unit.readmes import (
     READMES,
+    blocks_of,
     commands_of,
     help_of_run_sh,
     readme_of_both,
@@ -237,3 +241,33 @@ def test_commands_name_assets_and_files_that_there_are(readme: str) -> None:
     files = re.findall(r"(?:^|\s)(?:\./)?([\w.]+\.(?:sh|yaml)|\.ci/run)", commands)
     missing = [name for name in files if not (PROJECT_ROOT / name).exists()]
     assert missing == []
+
+
+@readme_of_both
+def test_the_keys_of_an_analysis_are_those_that_it_may_have(readme: str) -> None:
+    rows = [(row[0], row[1].strip("`")) for row in table_after("analysis keys", readme)]
+    assert rows == [
+        (name, shown_value(field.default))
+        for name, field in AggregationAttributes.model_fields.items()
+    ]
+
+
+def shown_value(default: object) -> str:
+    if isinstance(default, list):
+        return f"[{', '.join(default)}]"
+    return "—" if default in (None, PydanticUndefined) else str(default)
+
+
+@readme_of_both
+def test_the_functions_of_an_analysis_are_those_that_are_allowed(readme: str) -> None:
+    _operators, *rows, aggregates = table_after("functions", readme)
+    listed = [re.findall(r"\w+", row[1]) for row in (*rows, aggregates)]
+    allowed = [sample.partition("(")[0] for sample in ROW_FUNCTIONS]
+    assert sorted(name for names in listed[:-1] for name in names) == sorted(set(allowed))
+    assert set(listed[-1]) == {sample.partition("(")[0] for sample in AGGREGATES}
+
+
+def test_both_languages_show_the_same_analyses() -> None:
+    for language in ("yaml", "python"):
+        english, korean = (blocks_of(readme, language) for readme in READMES)
+        assert english == korean != []
