@@ -1,13 +1,13 @@
 """Starts bqemulator with its gaps closed.
 
-``tests/embedded/test_bigquery_gaps.py`` fails when either is no longer needed.
+``tests/embedded/test_bigquery_gaps.py`` fails when one is no longer needed.
 """
 
 import argparse
 import time
-from collections.abc import Callable
-from functools import partialmethod
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import duckdb_extensions
@@ -15,12 +15,16 @@ import grpc
 import pyarrow as pa
 import uvicorn
 from bqemulator import cli
+from bqemulator.api.routes import jobs
 from bqemulator.grpc_api import read_servicer
 from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
 from grpc.aio import _server
 
 SESSION_SECONDS = 900
+
+Asgi = Callable[[dict[str, Any], object, object], Awaitable[None]]
+"""A server's application, as the ASGI specification has it."""
 
 
 def main() -> None:
@@ -33,19 +37,36 @@ def main() -> None:
         [(arguments.key.read_bytes(), arguments.certificate.read_bytes())]
     )
     install_spatial()
-    end_within_a_second()
+    serve_rest()
     serve_tls(credentials)
     read_session._serialise_arrow_schema = serialize_schema
     read_session._SESSIONS = RecentSessions()
     read_servicer._build_read_session_response = without_estimate
+    jobs._execute_query_or_failed_meta = into_destination  # type: ignore[assignment]
     cli.main(emulator_arguments)
 
 
-def end_within_a_second() -> None:
-    """Let no client that keeps its connection open hold up the emulator's end."""
-    uvicorn.Config.__init__ = partialmethod(  # type: ignore[method-assign, assignment]
-        uvicorn.Config.__init__, timeout_graceful_shutdown=1
-    )
+def serve_rest() -> None:
+    """Understand Google's Java client, and let no client that stays connected hold up the end."""
+    configure = uvicorn.Config.__init__
+
+    def configure_with_ours(config: uvicorn.Config, app: Asgi, **options: Any) -> None:  # noqa: ANN401
+        options["timeout_graceful_shutdown"] = 1
+        configure(config, MethodOverride(app), **options)
+
+    uvicorn.Config.__init__ = configure_with_ours  # type: ignore[method-assign, assignment]
+
+
+class MethodOverride:
+    """Takes a POST for the method that its header names: Java's own HTTP client knows no PATCH."""
+
+    def __init__(self, app: Asgi) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: object, send: object) -> None:
+        """Serve one request, as ASGI has it."""
+        method = dict(scope.get("headers", ())).get(b"x-http-method-override")
+        await self.app(scope | {"method": method.decode()} if method else scope, receive, send)
 
 
 def install_spatial() -> None:
@@ -76,6 +97,23 @@ def without_estimate(
     session = build(**parts)
     session.estimated_total_bytes_scanned = 0
     return session
+
+
+async def into_destination(
+    execute: Callable[..., Awaitable[object]] = jobs._execute_query_or_failed_meta,
+    **parts: Any,  # noqa: ANN401  # bqemulator's arguments
+) -> object:
+    """Run a query; where its rows are to become a table, make that.
+
+    bqemulator answers the query and makes none. The connector reads the rows of views from there.
+    """
+    wanted = parts["query_config"]
+    if (table := wanted.get("destinationTable")) and wanted.get(
+        "writeDisposition"
+    ) != "WRITE_APPEND":
+        name = f"`{table['projectId']}.{table['datasetId']}.{table['tableId']}`"
+        parts["bq_sql"] = f"CREATE OR REPLACE TABLE {name} AS {parts['bq_sql']}"
+    return await execute(**parts)
 
 
 def serve_tls(credentials: grpc.ServerCredentials) -> None:

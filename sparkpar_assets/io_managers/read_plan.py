@@ -106,6 +106,6 @@ def why_unreadable(
         return f"{name} is of the kind {state.kind}, which the Storage API does not read."
     if problem := source.why_unreadable(state.columns):
         return f"the table {name} {problem}."
-    if state.rows == 0 and state.settled and not state.is_view:
+    if state.rows == 0 and state.knows_its_rows:
         return f"the table {name} is empty."
     return None

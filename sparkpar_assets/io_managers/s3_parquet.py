@@ -364,7 +364,7 @@ class _Run:
     def _source_rows(self, year: str) -> int | None:
         source = self.publication.source
         state = source.states.get(year) if source else None
-        return state.rows if state and state.settled else None
+        return state.rows if state and state.knows_its_rows else None
 
     def _code_version(self) -> str:
         layer = self.context.step_context.job_def.asset_layer

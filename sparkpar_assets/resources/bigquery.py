@@ -60,6 +60,11 @@ class TableState:
         return self.kind in ("TABLE", "SNAPSHOT")
 
     @property
+    def knows_its_rows(self) -> bool:
+        """Whether ``rows`` says how many are going to be read."""
+        return self.settled and not self.is_view
+
+    @property
     def version(self) -> str:
         """The data version: sorts by time, and changes with the row count as well."""
         return f"{self.modified.isoformat(timespec='milliseconds')} {self.rows} rows"

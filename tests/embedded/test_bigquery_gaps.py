@@ -3,6 +3,7 @@
 import inspect
 
 import pyarrow as pa
+from bqemulator.api.routes import jobs
 from bqemulator.grpc_api import read_servicer, server
 from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
@@ -28,6 +29,11 @@ def test_bqemulator_still_offers_no_tls() -> None:
 def test_bqemulator_still_keeps_every_read_session() -> None:
     assert type(read_session._SESSIONS) is dict
     assert "_SESSIONS.pop" not in inspect.getsource(read_session)
+
+
+def test_bqemulator_still_makes_no_table_of_a_query_that_names_one() -> None:
+    source = inspect.getsource(jobs._execute_query_or_failed_meta)
+    assert "WRITE_TRUNCATE's wire shape happens to equal the SELECT projection" in source
 
 
 def test_bqemulator_still_gives_the_size_of_its_own_copy_as_an_estimate() -> None:

@@ -333,3 +333,10 @@ def test_a_view_is_read_where_a_dataset_for_its_rows_is_named(bench: Workbench) 
     message = failure(analyse(bench, text))
     assert "a_view is a view, whose rows BigQuery has to compute first" in message
     assert "BIGQUERY_VIEW_DATASET" in message
+    bench.configure(BIGQUERY_VIEW_DATASET=f"bigquery-public-data.{bench.name}")
+    try:
+        run = analyse(bench, text)
+    finally:
+        bench.configure(BIGQUERY_VIEW_DATASET="")
+    assert run.success
+    assert rows_of(bench, None, "of_a_view") == [("x", 4), ("y", 2)]
