@@ -8,6 +8,10 @@ if [ -r /run/secrets/postgres_password ]; then
     export DAGSTER_POSTGRES_PASSWORD
 fi
 # The code server's container also sets how many runs there are at once: dagster.yaml takes no
-# variable for it.
-if [ "${1:-} ${2:-}" = "dagster api" ]; then python -m sparkpar_assets.spark_pool; fi
+# variable for it. And of runs that a command had started there, and that ended with the container,
+# nobody else would say so.
+if [ "${1:-} ${2:-}" = "dagster api" ]; then
+    python -m sparkpar_assets.spark_pool
+    python -m sparkpar_assets.dead_runs
+fi
 exec "$@"

@@ -1,14 +1,36 @@
-"""Launches runs in the code server's container, and notices when they are gone with it."""
+"""Launches runs as Dagster does, and notices when they are gone without a word.
+
+Dagster's own launcher cannot be asked whether a run lives: one that was killed would be shown as
+started until its maximum runtime. ``dagster.yaml`` names the class that fits where the runs are.
+"""
 
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 
+from sparkpar_assets.dead_runs import GONE, RunProcess, run_process
+
+
+class LocalRunLauncher(DefaultRunLauncher):
+    """For runs that are processes of the daemon's own machine, whoever has launched them."""
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Whether ``check_run_worker_health`` can be asked: it can."""
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Look for the process of ``run``."""
+        state, pid = run_process(self._instance, run.run_id)
+        if state is RunProcess.GONE:
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, GONE.format(pid=pid))
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
 
 class CodeServerRunLauncher(DefaultRunLauncher):
-    """Dagster's own launcher, with an answer to the one question of run monitoring.
+    """For runs in the code server's container, which only that one can look for.
 
     A run is a child of the code server. If that one is killed, its runs end with it, and nobody
-    is left to say so: Dagster would show them as started until their maximum runtime.
+    is left to say so.
     """
 
     @property
@@ -26,7 +48,7 @@ class CodeServerRunLauncher(DefaultRunLauncher):
         from dagster._serdes import deserialize_value
 
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]  # Dagster's
-        if client is None:  # started by a command, whose process nobody else can ask about
+        if client is None:  # started by a command: the next one looks for its process
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         request = CanCancelExecutionRequest(run_id=run.run_id)
         answer = deserialize_value(client.can_cancel_execution(request), CanCancelExecutionResult)

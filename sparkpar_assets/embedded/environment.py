@@ -15,11 +15,12 @@ from sparkpar_assets.embedded.credentials import (
     service_account_file,
     trust_store_file,
 )
+from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
 from sparkpar_assets.embedded.ports import HOST
 from sparkpar_assets.embedded.s3_proxy import BUCKET, REGION
 from sparkpar_assets.embedded.server import StackConfig
 from sparkpar_assets.embedded.spark_master import master_url
-from sparkpar_assets.embedded.state import State, write_private
+from sparkpar_assets.embedded.state import write_private
 
 JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 """Quick to start, for small data: a cold session takes half the time."""
@@ -30,17 +31,6 @@ FOREIGN_NAMES = ("GCP_PROJECT", "HADOOP_CONF_DIR", "HADOOP_HOME", "YARN_CONF_DIR
 
 KEPT = ("AWS_CA_BUNDLE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
 """Where a company's network needs its certificate authority; these lead nowhere."""
-
-DAGSTER_YAML = """\
-telemetry:
-  enabled: false
-nux: # the form that asks for an address when the UI is first opened
-  enabled: false
-concurrency:
-  pools:
-    granularity: run # a run that waits is not started
-    default_limit: 1 # ./run.sh ui sets SPARK_MAX_APPLICATIONS
-"""
 
 CHOSEN = ("SPARKPAR_AUTOMATION", "ALERT_WEBHOOK_URL", "SPARK_MAX_APPLICATIONS")
 """What the user's environment has a say in: these lead to no cloud."""
@@ -122,10 +112,7 @@ def process_environment(
 
 def write_environment(config: StackConfig) -> None:
     """Write the file that ``SPARKPAR_ENV_FILE`` names, and Dagster's instance folder."""
-    config.state.dagster_home.mkdir(parents=True, exist_ok=True)
-    dagster_yaml = config.state.dagster_home / "dagster.yaml"
-    if not dagster_yaml.exists():
-        dagster_yaml.write_text(DAGSTER_YAML)
+    write_dagster_yaml(config.state.dagster_home)
     write_env_file(config.state.environment_file, platform_values(config))
 
 
@@ -147,23 +134,6 @@ def recording_environment(config: StackConfig, **overrides: str) -> Iterator[dic
         finally:
             file.unlink()
     write_environment(config)
-
-
-def create_dagster_instance(state: State) -> None:
-    """Make the instance's databases: of two commands that find none, one would fail."""
-    if (state.dagster_home / "history").exists():
-        return
-    import dagster as dg
-
-    from sparkpar_assets.spark_pool import limit_applications
-
-    with dg.DagsterInstance.from_config(str(state.dagster_home)) as instance:
-        instance.get_run_records(limit=1)
-        instance.get_asset_keys(limit=1)
-        instance.all_instigator_state()
-        # Dagster looks for limits before it applies the default: the first runs would have none.
-        values = {settings.ENV_FILE_VARIABLE: str(state.environment_file)}
-        limit_applications(instance, settings.load_settings(values).spark_max_applications)
 
 
 def write_env_file(file: Path, values: Mapping[str, str]) -> None:

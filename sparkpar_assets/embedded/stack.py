@@ -12,7 +12,8 @@ import psutil
 from sparkpar_assets.embedded import ports, processes, spark_master
 from sparkpar_assets.embedded.bigquery_emulator import bigquery_emulator
 from sparkpar_assets.embedded.credentials import create_certificates, write_service_account
-from sparkpar_assets.embedded.environment import create_dagster_instance, write_environment
+from sparkpar_assets.embedded.dagster_home import create_dagster_instance, fail_dead_runs
+from sparkpar_assets.embedded.environment import write_environment
 from sparkpar_assets.embedded.errors import EmbeddedError
 from sparkpar_assets.embedded.processes import PidFile
 from sparkpar_assets.embedded.s3_proxy import s3_proxy
@@ -109,6 +110,8 @@ class Stack:
                 say(f"==> Starting {', '.join(server.name for server in to_start)}")
             self._bring_up(to_start, say)
             create_dagster_instance(self.state)
+            for run_id in fail_dead_runs(self.state):
+                say(f"==> Run {run_id} was killed: Dagster shows it as failed now")
 
     def down(self, say: Callable[[str], None] = print) -> None:
         """Stop every process of the stack, also what killed servers left; keep the data."""

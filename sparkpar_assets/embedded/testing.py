@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sparkpar_assets.embedded import environment, jars, s3_proxy, samples, tables
 from sparkpar_assets.embedded.class_archive import class_archive
+from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
 from sparkpar_assets.embedded.errors import EmbeddedError
 from sparkpar_assets.embedded.ports import PORTS_VARIABLE
 from sparkpar_assets.embedded.server import StackConfig
@@ -111,7 +112,7 @@ def _record_classes(config: StackConfig) -> None:
         ) as values,
         tempfile.TemporaryDirectory() as home,  # the stack's own shall know of no run
     ):
-        Path(home, "dagster.yaml").write_text(environment.DAGSTER_YAML)
+        write_dagster_yaml(Path(home))
         values |= {"DAGSTER_HOME": home}
         subprocess.run(command, cwd=PROJECT_ROOT, env=values, capture_output=True, check=True)
 

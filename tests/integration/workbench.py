@@ -20,7 +20,7 @@ import dotenv
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparkpar_assets.embedded.environment import DAGSTER_YAML
+from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
 from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from sparkpar_assets.project import PROJECT_ROOT
@@ -226,8 +226,7 @@ def new_workbench(stack: EmbeddedStack, name: str) -> Iterator[Workbench]:
     """
     unique = f"{name}_{uuid.uuid4().hex[:8]}"
     folder = stack.stack.state.stack / "workbenches" / unique
-    (folder / "dagster_home").mkdir(parents=True)
-    (folder / "dagster_home" / "dagster.yaml").write_text(DAGSTER_YAML)
+    write_dagster_yaml(folder / "dagster_home")
     # Not in the stack's folder: Dagster puts sockets there, whose paths may have 107 characters.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         bench = Workbench(stack, folder, Path(temporary), unique)

@@ -1,0 +1,100 @@
+"""Runs whose process is gone without a word: marked as failed, so that nothing waits for them.
+
+A run that was killed cannot say so. Dagster would show it as started, and count it in its pool,
+until its maximum runtime. But a run notes its process id as it begins, and where runs and the
+looker share one machine (or one container), the process table knows the rest:
+``python -m sparkpar_assets.dead_runs``.
+"""
+
+import sys
+from enum import StrEnum
+
+import dagster as dg
+import psutil
+from dagster import DagsterEventType
+
+PID = "pid"
+CLOCK_SECONDS = 10
+"""Linux counts the start of a process from the boot, whose time may be corrected afterwards."""
+
+UNDER_WAY = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+GONE = (
+    "The process of this run (pid {pid}) is gone: it was killed, or its machine was. Years that it "
+    "had published stay, and what it had staged is removed. Materialize the others again."
+)
+
+
+class RunProcess(StrEnum):
+    """What became of a run's process."""
+
+    RUNNING = "running"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    """The run has not noted it yet."""
+
+
+def run_process(instance: dg.DagsterInstance, run_id: str) -> tuple[RunProcess, int | None]:
+    """What became of a run's process, and its id.
+
+    Args:
+        instance: The instance that the run belongs to. Its runs have to be processes of this
+            machine, or of this container.
+        run_id: The run.
+    """
+    for record in instance.get_records_for_run(
+        run_id, of_type=DagsterEventType.ENGINE_EVENT
+    ).records:
+        event = record.event_log_entry.dagster_event
+        noted = event.engine_event_data.metadata.get(PID) if event else None
+        if noted is not None:  # the first is the run's own, those after it may be its steps'
+            pid = int(str(noted.value))
+            running = _is_running(pid, noted_at=record.timestamp)
+            return (RunProcess.RUNNING if running else RunProcess.GONE), pid
+    return RunProcess.UNKNOWN, None
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark the runs whose process is gone as failed, those that were being canceled as canceled.
+
+    Args:
+        instance: An instance whose runs are processes of this machine, or of this container.
+
+    Returns:
+        The ids of these runs.
+    """
+    dead = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
+        state, pid = run_process(instance, run.run_id)
+        if state is not RunProcess.GONE:
+            continue
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, GONE.format(pid=pid))
+        else:
+            instance.report_run_failed(run, GONE.format(pid=pid))
+        dead.append(run.run_id)
+    return dead
+
+
+def _is_running(pid: int, noted_at: float) -> bool:
+    """Whether it is still the process that noted its id: a younger one was given it anew."""
+    try:
+        process = psutil.Process(pid)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return not zombie and process.create_time() < noted_at + CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return False
+
+
+def main() -> None:
+    """Mark dead runs of the instance that ``DAGSTER_HOME`` names."""
+    with dg.DagsterInstance.get() as instance:
+        for run_id in fail_dead_runs(instance):
+            sys.stdout.write(f"==> Run {run_id} was killed: Dagster shows it as failed now\n")
+
+
+if __name__ == "__main__":
+    main()
