@@ -1,5 +1,6 @@
 """The life of the Spark session: one a run, started at first use, stopped in the end."""
 
+import fcntl
 import os
 import re
 import shlex
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 MASTER_TIMEOUT_SECONDS = 5
 PROGRESS_SECONDS = 3
 JVM_EXIT_SECONDS = 120
+SCRATCH_PREFIX = "sparkpar-"
+SCRATCH_LOCK = "lock"
 SCRATCH_PROPERTY = "run.scratch"
 """System property of driver and executors: the folder of what is gone with the run. (Spark refuses
 to pass on names that begin with its own.)"""
@@ -67,6 +70,7 @@ class Spark(dg.ConfigurableResource[object]):
     _session_seconds: float = PrivateAttr(default=0.0)
     _session_since: float = PrivateAttr(default=0.0)
     _scratch: str | None = PrivateAttr(default=None)
+    _scratch_lock: int | None = PrivateAttr(default=None)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Spark"]:
@@ -148,7 +152,9 @@ class Spark(dg.ConfigurableResource[object]):
                 "A Spark session is already running in this process. "
                 "Stop it first: a run starts one of its own."
             )
-        self._scratch = tempfile.mkdtemp(prefix="sparkpar-")
+        remove_dead_scratch()
+        self._scratch = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
+        self._scratch_lock = hold_scratch(Path(self._scratch))
         interrupt_handler = signal.getsignal(signal.SIGINT)
         try:
             with _launch_environment(settings, java_home, Path(self._scratch)):
@@ -176,6 +182,9 @@ class Spark(dg.ConfigurableResource[object]):
                 stop_jvm()
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._scratch = None
+                if self._scratch_lock is not None:
+                    os.close(self._scratch_lock)
+                    self._scratch_lock = None
 
 
 @contextmanager
@@ -202,6 +211,27 @@ def explained_data_errors(asset: str) -> Iterator[None]:
             "Mend the rows, or the expression that they go into.",
             allow_retries=False,
         ) from error
+
+
+def hold_scratch(scratch: Path) -> int:
+    """Lock a run's folder of temporary files, until the run ends in whatever way.
+
+    Returns:
+        The file descriptor to close when the folder is gone.
+    """
+    new = scratch / f"{SCRATCH_LOCK}.new"
+    lock = os.open(new, os.O_WRONLY | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    new.rename(scratch / SCRATCH_LOCK)  # nobody finds a lock that is not held yet
+    return lock
+
+
+def remove_dead_scratch() -> None:
+    """Remove the temporary files of this user's runs that were killed: nobody holds their locks."""
+    for file in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*/{SCRATCH_LOCK}"):
+        with suppress(OSError), file.open("r+") as lock:  # another run may be faster
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def stop_jvm() -> None:
