@@ -12,7 +12,12 @@ from sparkpar_assets.resources.bigquery import BigQueryTables
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.spark import Spark
 from sparkpar_assets.schedules import observe_taxi_tables, yearly_fares
-from sparkpar_assets.sensors import automation_conditions, changed_taxi_years, run_failure_alert
+from sparkpar_assets.sensors import (
+    automation_conditions,
+    changed_taxi_years,
+    dead_staging,
+    run_failure_alert,
+)
 
 # Configured at launch, though there is nothing to configure: only such a resource is one and the
 # same for all that it is nested in. Of others Dagster makes a copy for each: a session for each.
@@ -26,7 +31,7 @@ defs = dg.Definitions.merge(
     dg.Definitions(
         assets=ASSETS,
         schedules=[observe_taxi_tables, yearly_fares],
-        sensors=[changed_taxi_years, automation_conditions, run_failure_alert],
+        sensors=[changed_taxi_years, automation_conditions, run_failure_alert, dead_staging],
         resources={
             "environment": environment,
             "spark": spark,

@@ -4,15 +4,19 @@ import dagster as dg
 
 from sparkpar_assets.alerts import describe_failure, post_alert
 from sparkpar_assets.assets.fares import fare_by_passenger_count
+from sparkpar_assets.io_managers.staging import ended_runs, remove_dead_staging
 from sparkpar_assets.partitions import TAXI_YEARS
 from sparkpar_assets.pending import pending_years
 from sparkpar_assets.resources.bigquery import BigQueryTables
 from sparkpar_assets.resources.environment import read_settings
+from sparkpar_assets.resources.s3 import explained_errors, s3_client
 from sparkpar_assets.settings import automation_is_on
 
 STATUS = dg.DefaultSensorStatus("RUNNING" if automation_is_on() else "STOPPED")
 SECONDS = 30
 """Between two looks, at least; a look is one free request for each year."""
+SWEEP_SECONDS = 60
+"""Between two looks at S3's staging, at least; a look is two listings."""
 
 
 @dg.sensor(
@@ -68,3 +72,26 @@ def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
         context.log.error(failure["text"])
     elif problem := post_alert(settings.alert_webhook_url, failure):
         context.log.error(f"{problem} The failure: {failure['text']}")
+
+
+@dg.sensor(minimum_interval_seconds=SWEEP_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
+def dead_staging(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Removes what killed runs left staged, with their unfinished uploads; on from the start.
+
+    Every run that publishes does the same first. Where none follows, this is what cleans up.
+    """
+    settings = read_settings()
+    if not settings.s3_bucket:
+        return dg.SkipReason("S3_BUCKET is not set, so nothing is staged.")
+    with explained_errors(settings):
+        removed = remove_dead_staging(
+            s3_client(settings),
+            settings.s3_bucket,
+            settings.s3_root,
+            settings.staging_lease_seconds,
+            context.log,
+            ended_runs(context.instance),
+        )
+    if not removed:
+        return dg.SkipReason("No dead run has left anything staged.")
+    return dg.SkipReason(f"Removed what dead runs had left staged: {', '.join(removed)}")

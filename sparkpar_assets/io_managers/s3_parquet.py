@@ -26,7 +26,12 @@ from sparkpar_assets.io_managers.published import (
     read_object,
     version_name,
 )
-from sparkpar_assets.io_managers.staging import StagingArea, remove_dead_staging, staging_area
+from sparkpar_assets.io_managers.staging import (
+    StagingArea,
+    ended_runs,
+    remove_dead_staging,
+    staging_area,
+)
 from sparkpar_assets.metadata import SCHEMA_KEY, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.spark import Spark, explained_data_errors
@@ -158,8 +163,8 @@ class _Run:
         root, lifetime = self.dataset.root, float(self.settings.staging_lease_seconds)
         place = (self.dataset.client, self.dataset.bucket, root)
         log = self.context.log
-        remove_dead_staging(*place, lifetime, log)
         step = self.context.step_context
+        remove_dead_staging(*place, lifetime, log, ended_runs(step.instance))
         owner = f"{step.run_id}/{step.previous_attempt_count}"
         with staging_area(*place, owner, lifetime, log) as area:
             staged = self._stage(area)

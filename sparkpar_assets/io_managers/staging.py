@@ -2,11 +2,12 @@
 
 A staging area is ``<root>_staging/<run id>/<attempt>-<uuid>/`` with the object ``lease`` in it,
 which the run writes anew ten times in a lifetime. An area whose lease is older than its lifetime by
-S3's own clock, or that has none, belongs to nobody.
+S3's own clock, or that has none, belongs to nobody; nor does one whose run has ended, as Dagster
+knows it.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -18,6 +19,8 @@ import dagster as dg
 from sparkpar_assets.resources.s3 import head_object
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from dagster import DagsterLogManager
     from mypy_boto3_s3 import S3Client
 
@@ -107,8 +110,13 @@ def staging_area(
 
 
 def remove_dead_staging(
-    client: "S3Client", bucket: str, root: str, lifetime: float, log: "DagsterLogManager"
-) -> None:
+    client: "S3Client",
+    bucket: str,
+    root: str,
+    lifetime: float,
+    log: "Logger",
+    has_ended: Callable[[str], bool],
+) -> list[str]:
     """Remove the staging areas of runs that were killed, with their unfinished uploads.
 
     Args:
@@ -116,12 +124,33 @@ def remove_dead_staging(
         bucket: The bucket.
         root: Prefix of everything the platform writes.
         lifetime: Seconds after which an unrenewed lease counts as dead.
-        log: The run's log.
+        log: Is told of each.
+        has_ended: Whether the run of this id is known to have ended: its lease counts no more.
+
+    Returns:
+        The prefixes of these areas.
     """
-    for prefix in sorted(_areas(client, bucket, f"{root}{STAGING}")):
-        if not _is_alive(client, bucket, f"{prefix}lease", lifetime):
-            log.info(f"Removing what a dead run left staged: s3://{bucket}/{prefix}")
-            _remove(client, bucket, prefix)
+    staging = f"{root}{STAGING}"
+    dead = [
+        prefix
+        for prefix in sorted(_areas(client, bucket, staging))
+        if has_ended(prefix.removeprefix(staging).split("/")[0])
+        or not _is_alive(client, bucket, f"{prefix}lease", lifetime)
+    ]
+    for prefix in dead:
+        log.info(f"Removing what a dead run left staged: s3://{bucket}/{prefix}")
+        _remove(client, bucket, prefix)
+    return dead
+
+
+def ended_runs(instance: dg.DagsterInstance) -> Callable[[str], bool]:
+    """Tells whether a run has ended; of one that the instance does not know, it says no."""
+
+    def has_ended(run_id: str) -> bool:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and run.is_finished
+
+    return has_ended
 
 
 def _areas(client: "S3Client", bucket: str, staging: str) -> set[str]:

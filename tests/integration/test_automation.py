@@ -338,6 +338,7 @@ def test_what_was_published_before_automation_was_turned_on_is_refreshed_once(
 
 AUTOMATIONS = {
     "changed_taxi_years",
+    "dead_staging",
     "default_automation_condition_sensor",
     "run_failure_alert",
     "observe_taxi_tables",

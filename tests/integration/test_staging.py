@@ -11,7 +11,12 @@ import pytest
 
 from sparkpar_assets.io_managers import staging
 from sparkpar_assets.io_managers.published import HISTORY, PublishedDataset, publication_time
-from sparkpar_assets.io_managers.staging import StagingArea, remove_dead_staging, staging_area
+from sparkpar_assets.io_managers.staging import (
+    StagingArea,
+    ended_runs,
+    remove_dead_staging,
+    staging_area,
+)
 from tests.integration.publisher_process import start_publisher
 from tests.integration.versions import fares
 from tests.integration.workbench import FARES, Workbench, kill_group, wait_until
@@ -19,6 +24,11 @@ from tests.integration.workbench import FARES, Workbench, kill_group, wait_until
 LEASE_SECONDS = 5
 LOCAL = {"SPARK_MASTER_URL": "local[1]", "SPARK_EVENT_LOG_DIR": ""}
 RUN_IDS = map("run-{:02}".format, itertools.count())
+
+
+@dg.job
+def nothing() -> None:
+    """A job whose runs a test can have end as it likes."""
 
 
 def open_area(bench: Workbench, owner: str) -> AbstractContextManager[StagingArea]:
@@ -30,7 +40,9 @@ def open_area(bench: Workbench, owner: str) -> AbstractContextManager[StagingAre
 def remove_dead(bench: Workbench, lifetime: float = LEASE_SECONDS) -> None:
     """What every run does before it stages."""
     log = dg.build_op_context().log
-    remove_dead_staging(bench.s3, bench.bucket, bench.root, lifetime, log)
+    with bench.instance() as instance:
+        ended = ended_runs(instance)
+        remove_dead_staging(bench.s3, bench.bucket, bench.root, lifetime, log, ended)
 
 
 def put(bench: Workbench, key: str, content: bytes = b"rows") -> str:
@@ -117,6 +129,24 @@ def test_an_area_without_a_lease_is_removed(workbench: Workbench) -> None:
     remove_dead(workbench)
     assert workbench.keys() == [kept]
     assert not uploads(workbench)
+
+
+def test_an_area_is_removed_at_once_when_its_run_has_ended_in_dagster(
+    workbench: Workbench,
+) -> None:
+    with workbench.instance() as instance:
+        ids = [instance.create_run_for_job(nothing).run_id for _ in range(2)]
+        killed, living = (open_area(workbench, f"{run}/0") for run in ids)
+        with killed as area, living as other:
+            begin_upload(workbench, f"{area.prefix.removeprefix(workbench.root)}rows/__magic/part")
+            run = instance.get_run_by_id(ids[0])
+            assert run is not None
+            instance.report_run_failed(run)
+            remove_dead(workbench, lifetime=300)
+            assert workbench.keys("_staging/") == [other.lease_key]
+            assert not uploads(workbench)
+            with pytest.raises(dg.Failure):
+                area.assert_held()
 
 
 def test_two_runs_may_remove_the_same_dead_area_at_once(

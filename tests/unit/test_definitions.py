@@ -114,6 +114,7 @@ for automation in [*(defs.sensors or ()), *(defs.schedules or ())]:
     )
     found = dict(line.split() for line in done.stdout.splitlines())
     names = ("changed_taxi_years", "default_automation_condition_sensor", "run_failure_alert")
+    assert found.pop("dead_staging") == "RUNNING", "it cleans up, whatever else is off"
     assert found == dict.fromkeys((*names, "observe_taxi_tables", "yearly_fares"), status)
 
 
