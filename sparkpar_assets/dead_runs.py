@@ -7,7 +7,7 @@ looker share one machine (or one container), the process table knows the rest:
 """
 
 import sys
-from enum import StrEnum
+import time
 
 import dagster as dg
 import psutil
@@ -17,33 +17,28 @@ PID = "pid"
 CLOCK_SECONDS = 10
 """Linux counts the start of a process from the boot, whose time may be corrected afterwards."""
 
+NOTED_WITHIN_SECONDS = 60
+"""From its start, all of Dagster's executors note the id at once. Until then a run may be killed
+before it has."""
+
 UNDER_WAY = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
 GONE = (
-    "The process of this run (pid {pid}) is gone: it was killed, or its machine was. Years that it "
-    "had published stay, and what it had staged is removed. Materialize the others again."
+    "The process of this run{pid} is gone: it was killed, or its machine was. Years that it had "
+    "published stay, and what it had staged is removed. Materialize the others again."
 )
 
 
-class RunProcess(StrEnum):
-    """What became of a run's process."""
-
-    RUNNING = "running"
-    GONE = "gone"
-    UNKNOWN = "unknown"
-    """The run has not noted it yet."""
-
-
-def run_process(instance: dg.DagsterInstance, run_id: str) -> tuple[RunProcess, int | None]:
-    """What became of a run's process, and its id.
+def death_of(instance: dg.DagsterInstance, run_id: str) -> str | None:
+    """What to say of a run whose process is gone; None if it is there, or may be.
 
     Args:
         instance: The instance that the run belongs to. Its runs have to be processes of this
             machine, or of this container.
-        run_id: The run.
+        run_id: A run that has not ended, as Dagster knows it.
     """
     for record in instance.get_records_for_run(
         run_id, of_type=DagsterEventType.ENGINE_EVENT
@@ -52,9 +47,12 @@ def run_process(instance: dg.DagsterInstance, run_id: str) -> tuple[RunProcess, 
         noted = event.engine_event_data.metadata.get(PID) if event else None
         if noted is not None:  # the first is the run's own, those after it may be its steps'
             pid = int(str(noted.value))
-            running = _is_running(pid, noted_at=record.timestamp)
-            return (RunProcess.RUNNING if running else RunProcess.GONE), pid
-    return RunProcess.UNKNOWN, None
+            dead = not _is_running(pid, noted_at=record.timestamp)
+            return GONE.format(pid=f" (pid {pid})") if dead else None
+    run = instance.get_run_record_by_id(run_id)
+    if run and run.start_time and time.time() - run.start_time > NOTED_WITHIN_SECONDS:
+        return GONE.format(pid="")
+    return None
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -68,13 +66,13 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """
     dead = []
     for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
-        state, pid = run_process(instance, run.run_id)
-        if state is not RunProcess.GONE:
+        sentence = death_of(instance, run.run_id)
+        if sentence is None:
             continue
         if run.status == dg.DagsterRunStatus.CANCELING:
-            instance.report_run_canceled(run, GONE.format(pid=pid))
+            instance.report_run_canceled(run, sentence)
         else:
-            instance.report_run_failed(run, GONE.format(pid=pid))
+            instance.report_run_failed(run, sentence)
         dead.append(run.run_id)
     return dead
 

@@ -7,7 +7,7 @@ started until its maximum runtime. ``dagster.yaml`` names the class that fits wh
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 
-from sparkpar_assets.dead_runs import GONE, RunProcess, run_process
+from sparkpar_assets.dead_runs import death_of
 
 
 class LocalRunLauncher(DefaultRunLauncher):
@@ -20,10 +20,10 @@ class LocalRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Look for the process of ``run``."""
-        state, pid = run_process(self._instance, run.run_id)
-        if state is RunProcess.GONE:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, GONE.format(pid=pid))
-        return CheckRunHealthResult(WorkerStatus.RUNNING)
+        sentence = death_of(self._instance, run.run_id)
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND if sentence else WorkerStatus.RUNNING, sentence
+        )
 
 
 class CodeServerRunLauncher(DefaultRunLauncher):

@@ -34,7 +34,7 @@ from sparkpar_assets.io_managers.staging import (
 )
 from sparkpar_assets.metadata import SCHEMA_KEY, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
-from sparkpar_assets.resources.spark import Spark, explained_data_errors
+from sparkpar_assets.resources.spark import Spark, explained_data_errors, explained_losses
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -214,7 +214,11 @@ class _Run:
         started = time.monotonic()
         publication, session = self.publication, self.spark.session
         path = f"s3a://{area.bucket}/{area.prefix}rows"
-        with explained_data_errors(self.dataset.asset), self.spark.progress(self.context.log):
+        with (
+            explained_data_errors(self.dataset.asset),
+            explained_losses(),
+            self.spark.progress(self.context.log),
+        ):
             if publication.shared is not None:
                 publication.shared.persist()
             try:

@@ -52,6 +52,30 @@ DATA_ERROR = re.compile(
 )
 """What Spark says of rows that its SQL refuses, without the advice to turn that off (Spark's
 documentation, "Error Conditions")."""
+LOSSES = {
+    r"No space left on device": (
+        "The disk of a Spark worker is full. Make room where its SPARK_LOCAL_DIRS and its work "
+        "folder are, then materialize the partitions again."
+    ),
+    # 52 is what an executor's JVM exits with then (SparkExitCode.OOM), 137 after Linux killed it.
+    r"OutOfMemoryError|exited with code (?:52|137)|ExecutorLostFailure[^\n]*code (?:52|137)": (
+        "Spark's executors ran out of memory. Raise SPARK_EXECUTOR_MEMORY, then materialize the "
+        "partitions again."
+    ),
+    r"ExecutorLostFailure": (
+        "Spark lost an executor each time it tried one task. Look at the workers' logs for what "
+        "ends them, then materialize the partitions again."
+    ),
+    r"Master removed our application|[Aa]ll masters are unresponsive|SparkContext was shut down": (
+        "Spark's master gave this run up. Look at its log and at the workers', then materialize "
+        "the partitions again."
+    ),
+}
+"""Patterns of what Spark says, in the order of their precedence, and what to say of it."""
+DRIVER_LOST = (
+    "Spark's driver has ended: its JVM was killed, or ran out of memory. Materialize the "
+    "partitions again, and raise SPARK_DRIVER_MEMORY if that does not help."
+)
 SHUFFLE_CORES = 8
 """Assumed where a run takes what is free: the counts by fare are small even for all years."""
 
@@ -173,10 +197,13 @@ class Spark(dg.ConfigurableResource[object]):
         return session
 
     def _stop(self) -> None:
+        from py4j.protocol import Py4JError
+
         session, self._session = self._session, None
         try:
             if session is not None:
-                session.stop()
+                with suppress(Py4JError, OSError):  # it was killed: there is nothing to stop
+                    session.stop()
         finally:
             if self._scratch is not None:
                 stop_jvm()
@@ -213,6 +240,30 @@ def explained_data_errors(asset: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def explained_losses() -> Iterator[None]:
+    """Say in a sentence what of Spark itself was lost, and could not be made up for.
+
+    Spark tries a task four times, on what executors there are, before it gives up.
+
+    Raises:
+        dg.Failure: The driver or executors ended, or a disk is full.
+    """
+    from py4j.protocol import Py4JJavaError, Py4JNetworkError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (ConnectionError, Py4JNetworkError) as error:
+        raise dg.Failure(DRIVER_LOST, allow_retries=False) from error
+    except (Py4JJavaError, PySparkException) as error:
+        text = str(error)
+        for pattern, sentence in LOSSES.items():
+            if re.search(pattern, text):
+                raise dg.Failure(sentence, allow_retries=False) from error
+        raise
+
+
 def hold_scratch(scratch: Path) -> int:
     """Lock a run's folder of temporary files, until the run ends in whatever way.
 
@@ -240,6 +291,7 @@ def stop_jvm() -> None:
     Settings such as its class path, its credentials and its cached file systems belong to one run;
     PySpark would keep it for the next session.
     """
+    from py4j.protocol import Py4JError
     from pyspark import SparkContext
 
     gateway = SparkContext._gateway
@@ -247,7 +299,8 @@ def stop_jvm() -> None:
         return
     SparkContext._gateway = None
     SparkContext._jvm = None
-    gateway.shutdown()
+    with suppress(Py4JError, OSError):  # it was killed
+        gateway.shutdown()
     gateway.proc.stdin.close()
     try:
         gateway.proc.wait(timeout=JVM_EXIT_SECONDS)

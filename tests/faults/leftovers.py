@@ -16,6 +16,15 @@ from tests.integration.workbench import Workbench, wait_until
 WITHIN_SECONDS = 300
 """What the platform promises."""
 
+DAGSTER_SERVERS = (
+    "sparkpar_assets.embedded.ui",
+    "dagster_webserver",
+    "dagster._daemon",
+    "dagster api grpc",
+    "multiprocessing.resource_tracker",
+)
+"""In the command lines of what serves many runs."""
+
 EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
@@ -49,12 +58,13 @@ def leftovers(bench: Workbench) -> list[str]:
 
 
 def processes(bench: Workbench) -> list[psutil.Process]:
-    """Commands, drivers and their JVMs: all that have the test's environment."""
+    """Commands, drivers and their JVMs: all that have the test's environment, but no server."""
     env_file = str(bench.env_file)
     return [
         process
         for process, environment in _own_processes()
         if environment.get(ENV_FILE_VARIABLE) == env_file
+        and not any(server in " ".join(_arguments(process)) for server in DAGSTER_SERVERS)
     ]
 
 

@@ -1,5 +1,6 @@
 """A run whose process is gone is marked as failed; one that lives, or may live, is left alone."""
 
+import datetime as dt
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 
-from sparkpar_assets.dead_runs import RunProcess, _is_running, fail_dead_runs, run_process
+from sparkpar_assets.dead_runs import NOTED_WITHIN_SECONDS, _is_running, death_of, fail_dead_runs
 from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
 from sparkpar_assets.run_launcher import LocalRunLauncher
 
@@ -52,7 +53,6 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunSta
 def test_a_run_whose_process_is_gone_fails_and_says_why(instance: dg.DagsterInstance) -> None:
     pid = ended_process()
     dead, living, unknown = (run_of(instance, number) for number in (pid, os.getpid(), None))
-    assert run_process(instance, unknown.run_id) == (RunProcess.UNKNOWN, None)
     assert fail_dead_runs(instance) == [dead.run_id]
     assert status(instance, dead) == dg.DagsterRunStatus.FAILURE
     for run in (living, unknown):
@@ -67,10 +67,22 @@ def test_a_process_that_was_killed_and_has_not_been_waited_for_is_gone(
 ) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as process:
         run = run_of(instance, process.pid)
-        assert run_process(instance, run.run_id)[0] is RunProcess.RUNNING
+        assert death_of(instance, run.run_id) is None
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie
-        assert run_process(instance, run.run_id)[0] is RunProcess.GONE
+        assert death_of(instance, run.run_id)
+
+
+def test_a_run_that_does_not_note_its_process_in_time_was_killed_before_it_could(
+    instance: dg.DagsterInstance,
+) -> None:
+    begun = time.time() - NOTED_WITHIN_SECONDS
+    young, old = (run_of(instance, None) for _ in range(2))
+    for run, ago in ((young, 5), (old, -5)):
+        started = dg.DagsterEvent("PIPELINE_START", run.job_name)
+        at = dt.datetime.fromtimestamp(begun + ago, dt.UTC)
+        instance.run_storage.handle_run_event(run.run_id, started, at)
+    assert fail_dead_runs(instance) == [old.run_id]
 
 
 def test_a_process_that_is_younger_than_the_run_is_another_one() -> None:
