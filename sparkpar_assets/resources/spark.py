@@ -58,8 +58,12 @@ LOSSES = {
         "folder are, then materialize the partitions again."
     ),
     # 52 is what an executor's JVM exits with then (SparkExitCode.OOM), 137 after Linux killed it.
-    r"OutOfMemoryError|exited with code (?:52|137)|ExecutorLostFailure[^\n]*code (?:52|137)": (
+    r"(?s)stage failure.*(?:OutOfMemoryError|exited with code (?:52|137))": (
         "Spark's executors ran out of memory. Raise SPARK_EXECUTOR_MEMORY, then materialize the "
+        "partitions again."
+    ),
+    r"OutOfMemoryError": (
+        "Spark's driver ran out of memory. Raise SPARK_DRIVER_MEMORY, then materialize the "
         "partitions again."
     ),
     r"ExecutorLostFailure": (
@@ -197,13 +201,10 @@ class Spark(dg.ConfigurableResource[object]):
         return session
 
     def _stop(self) -> None:
-        from py4j.protocol import Py4JError
-
         session, self._session = self._session, None
         try:
             if session is not None:
-                with suppress(Py4JError, OSError):  # it was killed: there is nothing to stop
-                    session.stop()
+                _stop_session(session)
         finally:
             if self._scratch is not None:
                 stop_jvm()
@@ -283,6 +284,13 @@ def remove_dead_scratch() -> None:
         with suppress(OSError), file.open("r+") as lock:  # another run may be faster
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _stop_session(session: "SparkSession") -> None:
+    from py4j.protocol import Py4JError
+
+    with suppress(Py4JError, OSError):  # its JVM was killed: there is nothing to stop
+        session.stop()
 
 
 def stop_jvm() -> None:
