@@ -3,17 +3,24 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from pyspark.errors import PySparkException
 
 from sparkpar_assets.resources.spark import (
+    SCRATCH_PREFIX,
     _configuration,
     _describe_progress,
     _launch_environment,
     check_jars,
     check_master,
+    explained_losses,
+    remove_dead_scratch,
 )
 from sparkpar_assets.settings import load_settings
 
@@ -124,3 +131,56 @@ def test_progress_counts_the_tasks_of_active_stages() -> None:
     )
     assert _describe_progress([stage], [driver]).startswith("Spark waits for an executor")
     assert _describe_progress([], [driver]) == ""
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sparkpar_assets.resources.spark import hold_scratch
+hold_scratch(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_temporary_files_go_with_the_next_run_once_their_run_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
+    (scratch / "spark.properties").write_text("a secret")
+    other = Path(tempfile.mkdtemp(prefix="another-program-"))
+    command = [sys.executable, "-c", HOLD, str(scratch)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stdout.readline() == "held\n"
+        remove_dead_scratch()
+        assert (scratch / "spark.properties").exists()
+        run.kill()
+    remove_dead_scratch()
+    assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Job aborted due to stage failure: java.io.IOException: No space left on device", "disk"),
+        (
+            "Job aborted due to stage failure: ExecutorLostFailure (executor 2 exited) Reason: "
+            "Command exited with code 52",
+            "SPARK_EXECUTOR_MEMORY",
+        ),
+        ("An error occurred: java.lang.OutOfMemoryError: Java heap space", "SPARK_DRIVER_MEMORY"),
+        ("Job aborted due to stage failure: ExecutorLostFailure (executor 1 exited)", "workers"),
+        ("Job 0 cancelled because SparkContext was shut down", "master"),
+    ],
+)
+def test_what_spark_has_lost_is_said_in_a_sentence(said: str, remedy: str) -> None:
+    with pytest.raises(dg.Failure, match=remedy) as failure, explained_losses():
+        raise PySparkException(said)
+    assert failure.value.allow_retries is False
+
+
+def test_what_spark_says_of_anything_else_is_left_as_it_is() -> None:
+    with pytest.raises(PySparkException, match="AnalysisException"), explained_losses():
+        raise PySparkException("AnalysisException")
