@@ -7,6 +7,7 @@ EMBEDDED_ENV="$PROJECT/docker/embedded.env"
 COMPOSE_STATE="$PROJECT/.sparkpar/compose"
 PORTS_FILE="$COMPOSE_STATE/ports"
 PASSWORD_FILE="$COMPOSE_STATE/postgres_password"
+SPARK_SECRET_FILE="$COMPOSE_STATE/spark_auth_secret"
 PORT_NAMES="spark-master-ui spark-worker-1-ui spark-worker-2-ui spark-history dagster"
 PORT_DEFAULTS="spark-master-ui=8080
 spark-worker-1-ui=8081
@@ -193,10 +194,19 @@ make_password() {
     make_private_folder "$COMPOSE_STATE"
     chmod 700 "$COMPOSE_STATE"
     if [ -s "$PASSWORD_FILE" ]; then return; fi
-    od -An -tx1 -N24 /dev/urandom | tr -d ' \n' >"$PASSWORD_FILE"
+    random_hex 24 >"$PASSWORD_FILE"
     chmod 644 "$PASSWORD_FILE"
     if docker volume inspect "${PROJECT_NAME}_postgres" >/dev/null 2>&1; then renew_password "$@"; fi
 }
+
+# The secret that Spark's processes ask each other for. Its file is the containers' user's alone.
+make_spark_secret() {
+    if [ -s "$SPARK_SECRET_FILE" ]; then return; fi
+    (umask 077 && random_hex 32 >"$SPARK_SECRET_FILE")
+    if [ "$(id -u)" = 0 ]; then chown "$SPARKPAR_UID:$SPARKPAR_GID" "$SPARK_SECRET_FILE"; fi
+}
+
+random_hex() { od -An -tx1 -N"$1" /dev/urandom | tr -d ' \n'; }
 
 # A database that was made with a password that is lost gets the new one.
 renew_password() {
@@ -322,6 +332,7 @@ cluster_up() {
     choose_ports
     check_ports
     make_password "$env_file"
+    make_spark_secret
     build_image
     start_containers "$env_file" "$workers"
     show_addresses "$embedded"

@@ -127,6 +127,13 @@ class Settings(BaseModel):
         alias="SPARK_MASTER_URL",
         description="Any Spark master: spark://host:7077[,host:7077], local[*], yarn, k8s://….",
     )
+    spark_auth_secret_file: str | None = Field(
+        default=None,
+        alias="SPARK_AUTH_SECRET_FILE",
+        description="File of the secret that a standalone cluster asks for, readable by its owner "
+        "alone; all that Spark's processes say to each other is then encrypted. Unset: the cluster "
+        "asks for none.",
+    )
     spark_driver_memory: str = Field(
         default="1g", alias="SPARK_DRIVER_MEMORY", description="Heap of the driver."
     )

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sparkpar_assets.embedded.ports import HOST
 from sparkpar_assets.embedded.state import State, write_private
+from sparkpar_assets.resources.spark_security import AUTHENTICATION
 
 PROJECT = "sparkpar-embedded"
 LIFETIME = datetime.timedelta(days=3650)
@@ -39,6 +40,26 @@ def s3_keys(state: State) -> S3Keys:
         keys = {"access_key_id": access_key_id, "secret_access_key": secrets.token_urlsafe(30)}
         write_private(file, json.dumps(keys))
     return S3Keys(**json.loads(file.read_text()))
+
+
+def spark_secret_file(state: State) -> Path:
+    """The secret that Spark's master, workers, drivers and executors share."""
+    return state.secrets / "spark_auth_secret"
+
+
+def spark_properties_file(state: State) -> Path:
+    """The same for master and workers: a file of Spark properties, with what goes with it."""
+    return state.secrets / "spark.properties"
+
+
+def write_spark_secret(state: State) -> None:
+    """Write both files; the secret is made at the first call."""
+    file = spark_secret_file(state)
+    if not file.exists():
+        write_private(file, secrets.token_hex(32))
+    properties = AUTHENTICATION | {"spark.authenticate.secret": file.read_text()}
+    lines = [f"{name} {value}\n" for name, value in properties.items()]
+    write_private(spark_properties_file(state), "".join(lines))
 
 
 def service_account_file(state: State) -> Path:

@@ -13,6 +13,7 @@ from sparkpar_assets.embedded.credentials import (
     PROJECT,
     s3_keys,
     service_account_file,
+    spark_secret_file,
     trust_store_file,
 )
 from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
@@ -56,6 +57,7 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL_S3": config.url("s3"),
         "SPARK_MASTER_URL": master_url(config),
+        "SPARK_AUTH_SECRET_FILE": str(spark_secret_file(config.state)),
         "SPARK_DRIVER_HOST": HOST,
         "SPARK_DRIVER_MEMORY": "512m",
         "SPARK_EXECUTOR_MEMORY": "1g",

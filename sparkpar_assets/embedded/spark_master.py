@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sparkpar_assets.embedded.credentials import spark_properties_file
 from sparkpar_assets.embedded.jvm import spark_command, spark_environment
 from sparkpar_assets.embedded.ports import HOST
 from sparkpar_assets.embedded.server import Server, StackConfig, http_get
@@ -26,9 +27,13 @@ def spark_master(config: StackConfig) -> Server:
             config,
             "org.apache.spark.deploy.master.Master",
             *("--host", HOST, "--port", str(port), "--webui-port", str(ui_port)),
+            *("--properties-file", str(spark_properties_file(config.state))),
             properties={
                 "spark.port.maxRetries": "0",  # else a taken port silently becomes the next one
                 "spark.master.rest.enabled": "false",  # submits without asking who one is
+                # Whoever reaches the page could end applications, and dismiss workers.
+                "spark.ui.killEnabled": "false",
+                "spark.master.ui.decommission.allow.mode": "DENY",
                 # A master that was killed finds its workers and running applications again.
                 "spark.deploy.recoveryMode": "FILESYSTEM",
                 "spark.deploy.recoveryDirectory": str(recovery_folder(config)),

@@ -2,6 +2,7 @@
 
 import urllib.parse
 
+from sparkpar_assets.embedded.credentials import spark_properties_file
 from sparkpar_assets.embedded.jvm import spark_command, spark_environment
 from sparkpar_assets.embedded.ports import HOST, is_taken
 from sparkpar_assets.embedded.server import Server, StackConfig
@@ -24,6 +25,7 @@ def spark_worker(config: StackConfig, number: int) -> Server:
             "org.apache.spark.deploy.worker.Worker",
             *("--host", HOST, "--webui-port", str(ui_port)),
             *("--cores", str(CORES), "--memory", MEMORY, "--work-dir", str(folder)),
+            *("--properties-file", str(spark_properties_file(config.state))),
             master_url(config),
             properties={
                 "spark.port.maxRetries": "0",

@@ -11,7 +11,11 @@ import psutil
 
 from sparkpar_assets.embedded import ports, processes, spark_master
 from sparkpar_assets.embedded.bigquery_emulator import bigquery_emulator
-from sparkpar_assets.embedded.credentials import create_certificates, write_service_account
+from sparkpar_assets.embedded.credentials import (
+    create_certificates,
+    write_service_account,
+    write_spark_secret,
+)
 from sparkpar_assets.embedded.dagster_home import create_dagster_instance, fail_dead_runs
 from sparkpar_assets.embedded.environment import write_environment
 from sparkpar_assets.embedded.errors import EmbeddedError
@@ -172,6 +176,7 @@ class Stack:
         """Make the keys, certificates and the platform's environment, or bring them up to date."""
         create_certificates(self.state)
         write_service_account(self.state, token_uri(self.config))
+        write_spark_secret(self.state)
         write_environment(self.config)
 
     def _start(self, server: Server) -> None:

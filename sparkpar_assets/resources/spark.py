@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, SecretStr
 
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.java import JavaNotUsableError, find_java_home
+from sparkpar_assets.resources.private_files import read_private
 from sparkpar_assets.resources.s3 import check_bucket
+from sparkpar_assets.resources.spark_security import AUTHENTICATION, refusal
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -174,7 +176,7 @@ class Spark(dg.ConfigurableResource[object]):
         java_home = _java_home(settings)
         check_jars(Path(settings.jars_dir))
         check_bucket(settings)
-        check_master(settings.spark_master)
+        check_master(settings.spark_master, _cluster_secret(settings))
         if SparkContext._active_spark_context is not None:
             raise dg.Failure(
                 "A Spark session is already running in this process. "
@@ -342,14 +344,18 @@ def check_jars(jars_dir: Path) -> None:
         )
 
 
-def check_master(master: str) -> None:
-    """Make sure that a standalone master answers; Spark itself tries for a minute, then hangs.
+def check_master(master: str, secret: SecretStr | None = None) -> None:
+    """Make sure that a standalone master answers, and would let the driver in.
+
+    Spark itself tries for a minute, then hangs, or fails wherever it is by then.
 
     Args:
         master: A master URL; only ``spark://host:port[,host:port…]`` is looked at.
+        secret: What the driver knows of the cluster's secret.
 
     Raises:
-        dg.Failure: None of the hosts accepts a connection.
+        dg.Failure: None of the hosts accepts a connection, or the one that does wants another
+            secret.
     """
     if not master.startswith("spark://"):
         return
@@ -357,16 +363,31 @@ def check_master(master: str) -> None:
     for address in master.removeprefix("spark://").split(","):
         host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=MASTER_TIMEOUT_SECONDS).close()
+            connection = socket.create_connection((host, int(port)), MASTER_TIMEOUT_SECONDS)
         except (OSError, ValueError) as error:
             reasons.append(f"{address}: {error}")
-        else:
-            return
+            continue
+        with connection:
+            _check_secret(connection, master, secret)
+        return
     raise dg.Failure(
         f"No Spark master answers at {master} ({'; '.join(reasons)}). "
         "Start the cluster, or correct SPARK_MASTER_URL.",
         allow_retries=False,
     )
+
+
+def _check_secret(connection: socket.socket, master: str, secret: SecretStr | None) -> None:
+    why = ""
+    with suppress(OSError):  # a master that does not say may be busy: the driver will see
+        why = refusal(connection, secret.get_secret_value() if secret else None)
+    if why:
+        raise dg.Failure(
+            f"The Spark master at {master} would not let the run in: {why}. Set "
+            "SPARK_AUTH_SECRET_FILE to a file with the cluster's spark.authenticate.secret, or "
+            "unset it where the cluster asks for none.",
+            allow_retries=False,
+        )
 
 
 def _cause(error: Exception) -> str:
@@ -423,6 +444,9 @@ def _configuration(settings: Settings, application: str, scratch: Path) -> dict[
         "spark.eventLog.enabled": "true" if settings.spark_event_log_dir else None,
         "spark.eventLog.dir": settings.spark_event_log_dir,
         "spark.ui.showConsoleProgress": "false",
+        # Whoever sees the page could end the run's jobs. Dagster's web interface cancels a run.
+        "spark.ui.killEnabled": "false",
+        **(AUTHENTICATION if settings.spark_auth_secret_file else {}),
         "spark.sql.shuffle.partitions": str(_shuffle_partitions(settings)),
         # Without a key file the client asks Google's metadata server, which only Google's cloud
         # has: elsewhere the question costs seconds in every JVM.
@@ -482,8 +506,26 @@ def _secrets(settings: Settings) -> dict[str, str]:
         "spark.hadoop.fs.s3a.access.key": settings.aws_access_key_id,
         "spark.hadoop.fs.s3a.secret.key": settings.aws_secret_access_key,
         "spark.hadoop.fs.s3a.session.token": settings.aws_session_token,
+        "spark.authenticate.secret": _cluster_secret(settings),
     }
     return {name: value.get_secret_value() for name, value in values.items() if value}
+
+
+def _cluster_secret(settings: Settings) -> SecretStr | None:
+    """What the cluster asks for, read anew for each run.
+
+    Raises:
+        dg.Failure: The file cannot be read, can be read by others, or is empty.
+    """
+    if not settings.spark_auth_secret_file:
+        return None
+    secret = read_private(
+        Path(settings.spark_auth_secret_file),
+        "The cluster's secret",
+        "Set SPARK_AUTH_SECRET_FILE to a file of yours that holds the secret of master and "
+        "workers, or unset it where they ask for none.",
+    )
+    return SecretStr(secret.strip())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import requests
 
+from sparkpar_assets.embedded.state import write_private
 from tests.integration.versions import fares, trips_table
 from tests.integration.workbench import FARES, Workbench
 
@@ -73,7 +74,8 @@ def given_tokens(workbench: Workbench) -> Iterator[list[str]]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     ours = workbench.folder / "service_account.json"
-    ours.write_text(json.dumps(key | {"token_uri": f"http://127.0.0.1:{server.server_port}/token"}))
+    relayed = {"token_uri": f"http://127.0.0.1:{server.server_port}/token"}
+    write_private(ours, json.dumps(key | relayed))
     workbench.configure(GOOGLE_APPLICATION_CREDENTIALS=str(ours))
     yield tokens
     server.shutdown()
@@ -87,7 +89,9 @@ def secrets_of(bench: Workbench, tokens: list[str]) -> dict[str, list[str]]:
     access, secret = (key.get_secret_value() for key in keys if key is not None)
     private_key = json.loads(Path(str(settings.google_credentials_file)).read_text())["private_key"]
     lines = [line for line in private_key.splitlines() if line and "PRIVATE KEY" not in line]
+    cluster_secret = Path(str(settings.spark_auth_secret_file)).read_text()
     return {
+        "Spark cluster's secret": [cluster_secret],
         "AWS access key": [access],
         "AWS secret key": [secret],
         "Google private key": lines,

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from pyspark.errors import PySparkException
 
+from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.resources.spark import (
     SCRATCH_PREFIX,
     _configuration,
@@ -22,6 +23,7 @@ from sparkpar_assets.resources.spark import (
     explained_losses,
     remove_dead_scratch,
 )
+from sparkpar_assets.resources.spark_security import AUTHENTICATION
 from sparkpar_assets.settings import load_settings
 
 SECRETS = {
@@ -50,6 +52,31 @@ def test_secrets_go_through_a_file_for_this_user_alone_that_is_gone_afterwards(
     assert "spark.hadoop.fs.s3a.session.token=whisper" in lines
     assert list(tmp_path.iterdir()) == []
     assert "PYSPARK_SUBMIT_ARGS" not in os.environ
+
+
+def test_the_clusters_secret_goes_the_same_way_and_its_absence_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hush\n")
+    file.chmod(0o600)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    settings = load_settings({"SPARK_AUTH_SECRET_FILE": str(file)})
+    with _launch_environment(settings, "/java", scratch):
+        lines = (scratch / "spark.properties").read_text().splitlines()
+    assert "spark.authenticate.secret=hush" in lines
+    configuration = _configuration(settings, "application", scratch)
+    assert configuration.items() >= AUTHENTICATION.items()
+    assert "hush" not in str(configuration)
+    without = _configuration(load_settings({}), "application", scratch)
+    assert not AUTHENTICATION.keys() & without.keys()
+
+
+def test_the_containers_ask_for_the_same_as_the_embedded_stack() -> None:
+    text = (PROJECT_ROOT / "docker" / "spark-defaults.conf").read_text()
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    assert dict(lines).items() >= AUTHENTICATION.items()
 
 
 def test_the_users_spark_defaults_stay_in_force(
