@@ -168,9 +168,14 @@ check_key_file() {
     fi
     [ -f "$file" ] ||
         fail "$file is missing, the key file of the service account that .env names. Put it there, or remove the line GOOGLE_APPLICATION_CREDENTIALS for the machine's own credentials."
+    is_private "$file" ||
+        fail "$file holds a secret, and other users of this machine can read it. Run chmod 600 $file, and make a new key if they may have."
     is_readable_inside "$file" ||
         fail "$file cannot be read by user $SPARKPAR_UID, as which the containers run. Give it to that user: sudo chown -R $SPARKPAR_UID $PROJECT/.secrets"
 }
+
+# shellcheck disable=SC2012
+is_private() { ls -ldn "$1" | awk '{ exit substr($1, 5, 6) != "------" }'; }
 
 # Whether the containers' user may read a file of .secrets, as its owner or as anyone.
 is_readable_inside() {

@@ -8,6 +8,7 @@ from sparkpar_assets.assets.trips import yellow_taxi_trips
 from sparkpar_assets.components.loading import load_analyses
 from sparkpar_assets.io_managers.bigquery import BigQueryYears
 from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
+from sparkpar_assets.key_check import key_is_young
 from sparkpar_assets.resources.bigquery import BigQueryTables
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.spark import Spark
@@ -30,6 +31,7 @@ ASSETS = [yellow_taxi_trips, fare_by_passenger_count, fare_trends]
 defs = dg.Definitions.merge(
     dg.Definitions(
         assets=ASSETS,
+        asset_checks=[key_is_young],
         schedules=[observe_taxi_tables, yearly_fares],
         sensors=[changed_taxi_years, automation_conditions, run_failure_alert, dead_staging],
         resources={

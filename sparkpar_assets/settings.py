@@ -110,6 +110,18 @@ class Settings(BaseModel):
         alias="AWS_DEFAULT_REGION",
         description="The bucket's region. Unset: as AWS's configuration says.",
     )
+    allow_plaintext_endpoints: bool = Field(
+        default=False,
+        alias="ALLOW_PLAINTEXT_ENDPOINTS",
+        description="1: http:// is allowed to other machines too, for a network of your own. Else "
+        "only to this machine and to host names without a dot, as containers have.",
+    )
+    max_key_age_days: int = Field(
+        default=90,
+        ge=1,
+        alias="MAX_KEY_AGE_DAYS",
+        description="The check key_is_young warns of a service account's key that is older.",
+    )
     history_versions: int = Field(
         default=5,
         ge=0,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from sparkpar_assets.resources.endpoints import check_url
+from sparkpar_assets.resources.private_files import check_private
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 REQUEST_SECONDS = 60
+SHORT_LIVED = "external_account"
+"""The type of a file that says where a short-lived token is, and holds none itself."""
 RETRY_SECONDS = 15
 """Google's clients would go on for ten minutes where nothing listens."""
 
@@ -84,7 +88,7 @@ def _explained_errors(settings: Settings, endpoint: str | None, variable: str) -
 
     key_file = settings.google_credentials_file
     if key_file:
-        _check_key_file(Path(key_file))
+        _check_key_file(Path(key_file), settings)
     whose = f"The key file {key_file}" if key_file else "The application default credentials"
     try:
         yield
@@ -113,7 +117,7 @@ def _explained_errors(settings: Settings, endpoint: str | None, variable: str) -
         ) from None
 
 
-def _check_key_file(path: Path) -> None:
+def _check_key_file(path: Path, settings: Settings) -> None:
     import json
 
     try:
@@ -126,6 +130,10 @@ def _check_key_file(path: Path) -> None:
         problem = "is not JSON"
     else:
         if isinstance(content, dict) and "type" in content:
+            if content["type"] != SHORT_LIVED:
+                check_private(path)
+            if token_uri := content.get("token_uri"):
+                check_url(str(token_uri), f"The token_uri of the key file {path}", settings)
             return
         problem = "is no key of Google's: it has no field type"
     raise dg.Failure(

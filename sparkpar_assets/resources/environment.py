@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import PrivateAttr, ValidationError
 
+from sparkpar_assets.resources.endpoints import check_endpoints
 from sparkpar_assets.settings import Settings, load_settings
 
 
@@ -75,10 +76,11 @@ def read_settings() -> Settings:
     """The settings as the environment has them now.
 
     Raises:
-        dg.Failure: They cannot be read; the values themselves are not in the message.
+        dg.Failure: They cannot be read, or lead where keys would go unencrypted; the values
+            themselves are not in the message.
     """
     try:
-        return load_settings()
+        settings = load_settings()
     except FileNotFoundError as error:
         raise dg.Failure(f"{error}. Run ./run.sh embedded up, or unset it.") from None
     except ValidationError as error:
@@ -90,6 +92,8 @@ def read_settings() -> Settings:
         raise dg.Failure(
             f"Settings cannot be read: {wrong}. Correct them as .env.example explains."
         ) from None
+    check_endpoints(settings)
+    return settings
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from sparkpar_assets.resources.endpoints import check_url
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def s3_client(settings: Settings) -> "S3Client":
     """A client for the bucket of the settings, made by ``dagster_aws.s3.S3Resource``.
 
     Raises:
-        dg.Failure: ``AWS_PROFILE`` names no profile.
+        dg.Failure: ``AWS_PROFILE`` names no profile, or there an endpoint without TLS.
     """
     from botocore.exceptions import ProfileNotFound
     from dagster_aws.s3 import S3Resource
@@ -43,6 +44,8 @@ def s3_client(settings: Settings) -> "S3Client":
         raise dg.Failure(
             f"{error}. Correct AWS_PROFILE, or unset it.", allow_retries=False
         ) from None
+    # AWS's own configuration may name an endpoint as well.
+    check_url(client.meta.endpoint_url, "The S3 endpoint of AWS's configuration", settings)
     return client
 
 

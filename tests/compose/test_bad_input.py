@@ -136,6 +136,16 @@ def test_a_key_file_outside_of_secrets_is_refused(fresh: Cluster) -> None:
 
 
 @with_docker
+def test_a_key_that_others_can_read_is_refused_with_the_command(fresh: Cluster) -> None:
+    write_env(fresh)
+    key = write_key(fresh, mode=0o644)
+    said = refusal(fresh, "up")
+    assert (
+        f"{key} holds a secret, and other users of this machine can read it. Run chmod 600" in said
+    )
+
+
+@with_docker
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a file of another user")
 def test_a_key_that_the_containers_cannot_read_is_refused(fresh: Cluster) -> None:
     write_env(fresh)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkpar_assets.definitions import defs
+from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.project import PROJECT_ROOT
 from tests.expected import expected_fares
 from tests.integration.workbench import FARES, Workbench
@@ -176,9 +177,9 @@ def test_a_key_file_that_is_missing_or_not_json_is_named(
     workbench.configure(GOOGLE_APPLICATION_CREDENTIALS=str(file))
     remedy = "Set GOOGLE_APPLICATION_CREDENTIALS to the JSON key file of a service account."
     assert materialize(2018).message == f"The key file {file} does not exist. {remedy}"
-    file.write_text("-----BEGIN")
+    write_private(file, "-----BEGIN")
     assert materialize(2018).message == f"The key file {file} is not JSON. {remedy}"
-    file.write_text("{}")
+    write_private(file, "{}")
     assert "is no key of Google's: it has no field type." in materialize(2018).message
 
 
@@ -195,7 +196,7 @@ def test_a_key_that_the_token_endpoint_rejects_is_named_without_its_secret(
         serialization.NoEncryption(),
     )
     file = workbench.folder / "foreign.json"
-    file.write_text(json.dumps(key | {"private_key": foreign.decode()}))
+    write_private(file, json.dumps(key | {"private_key": foreign.decode()}))
     workbench.configure(GOOGLE_APPLICATION_CREDENTIALS=str(file))
     workbench.load_trips(2018, GOOD)
     run = materialize(2018)
