@@ -162,7 +162,9 @@ def _different_totals(
     found += [
         f"The sum of {name} is {figure(staged_total)}, and {figure(counted[name])} was aggregated."
         for name in totals
-        if not _is_float(counted[name])
+        # NULL where the sums of the groups do not fit into one.
+        if counted[name] is not None
+        and not _is_float(counted[name])
         and (staged_total := total(staged.rows, name)) != counted[name]
     ]
     if staged.source_rows is not None:

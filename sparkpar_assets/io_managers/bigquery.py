@@ -14,7 +14,8 @@ from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.resources.bigquery import BigQueryTables, TableState
 from sparkpar_assets.resources.spark import Spark
 from sparkpar_assets.settings import Settings
-from sparkpar_assets.transforms.aggregation import first_sentence
+from sparkpar_assets.transforms.aggregation import filtered
+from sparkpar_assets.transforms.sql import SqlError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -121,7 +122,6 @@ class BigQueryYears(dg.ConfigurableIOManager):
     def _read(
         self, settings: Settings, source: TableSource, plan: ReadPlan, year: str
     ) -> "DataFrame":
-        from pyspark.errors import AnalysisException
         from pyspark.sql import functions as F  # noqa: N812
 
         state = plan.states[year]
@@ -153,11 +153,10 @@ class BigQueryYears(dg.ConfigurableIOManager):
         rows = reader.load()
         if source.where is not None:
             try:
-                rows = rows.where(source.where)
-            except AnalysisException as error:
+                rows = filtered(rows, source.where)
+            except SqlError as error:
                 raise dg.Failure(
-                    f"The condition where: {first_sentence(str(error))} Correct it.",
-                    allow_retries=False,
+                    f"The condition where: {error} Correct it.", allow_retries=False
                 ) from None
         partition = [F.lit(int(year)).alias("year")] if source.is_yearly else []
         return rows.select(*partition, *source.columns)

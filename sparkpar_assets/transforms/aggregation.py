@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sparkpar_assets.transforms.sql import SqlError, exact_metric, exact_row
+from sparkpar_assets.transforms.sql import SqlError, exact_metric, exact_row, parse_row
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -103,6 +103,22 @@ def aggregate(rows: "DataFrame", query: Aggregation, years: Sequence[str]) -> Ag
         rows=shared.select(*years, *query.columns),
         audit=_audit(shared, query, years),
     )
+
+
+def filtered(rows: "DataFrame", where: str) -> "DataFrame":
+    """The rows for which a condition is true.
+
+    Args:
+        rows: Rows.
+        where: The condition, in Spark's SQL. Its arithmetic keeps as many digits as a group's.
+
+    Raises:
+        SqlError: The condition does not go with the types of the columns.
+    """
+    condition = exact_row(parse_row(where), lambda sql: _analyzed(rows, sql))
+    if (kind := _analyzed(rows, condition)) != "boolean":
+        raise SqlError(f"It is of type {kind}, not true or false.")
+    return rows.where(condition)
 
 
 def _outside(metrics: "Mapping[str, ExactMetric]") -> "list[Column]":

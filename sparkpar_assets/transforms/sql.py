@@ -79,7 +79,11 @@ FACTOR = "DECIMAL(23, 9)"
 6 digits, and what their sum has to 8. Of numbers with 14 digits before the point (and a larger one
 is an error) the product keeps 9, as BigQuery's own does."""
 TERM = "DECIMAL(29, 9)"
-"""Aggregates as operands: quotients and sums of two keep 9 digits."""
+"""Aggregates as operands: quotients and sums of two keep 9 digits. (In a product they are
+factors.)"""
+DECIMAL_SCALE = re.compile(r"decimal\(\d+,(\d+)\)")
+KEPT = 9
+"""Digits after the point that arithmetic keeps."""
 
 READ_ALIKE = re.compile(r"(?:[^\\\a\v\f]|\\[\\'nrtb%_])*")
 """Texts that sqlglot and Spark read alike. To Spark, ``\\d`` is a d, ``\\101`` an A, ``\\a`` an a.
@@ -213,7 +217,7 @@ def exact_row(tree: "Expr", type_of: TypeOf) -> str:
         tree: What ``parse_row`` or ``parse_group`` returned.
         type_of: Types of the rows' expressions.
     """
-    return sql_of(_with_narrow_factors(tree, type_of))
+    return sql_of(_with_narrow_operands(tree.copy(), type_of))
 
 
 def exact_metric(tree: "Expr", type_of: TypeOf) -> ExactMetric:
@@ -223,6 +227,7 @@ def exact_metric(tree: "Expr", type_of: TypeOf) -> ExactMetric:
       once, half-up; each value counts with 9 digits after the point, as a NUMERIC has.
     - A sum that overflows is NULL, and ``overflows`` tells it from a sum of nothing.
     - The operands of arithmetic are so narrow that Spark keeps 9 digits of the result.
+    - A ``FILTER`` keeps what is aggregated from being computed for other rows.
 
     Args:
         tree: What ``parse_metric`` returned.
@@ -233,7 +238,7 @@ def exact_metric(tree: "Expr", type_of: TypeOf) -> ExactMetric:
     """
     from sqlglot import exp
 
-    tree = _with_narrow_factors(tree, type_of)
+    tree = _with_narrow_operands(_without_filters(tree), type_of)
     is_mean = isinstance(tree, exp.Avg)
     overflows: list[str] = []
     bounds = None
@@ -253,8 +258,8 @@ def exact_metric(tree: "Expr", type_of: TypeOf) -> ExactMetric:
                 if is_mean:
                     value = _as_numeric(sql_of(_argument(aggregate)))
                     bounds = f"MIN({value})", f"MAX({value})"
-        elif kind.startswith("decimal") and _is_operand(_unit(aggregate)):
-            _unit(aggregate).replace(_cast(_unit(aggregate), TERM))
+        elif kind.startswith("decimal") and _is_operand(aggregate):
+            aggregate.replace(_cast(aggregate, TERM))
     _narrow_results(tree, type_of, TERM)
     return ExactMetric(sql_of(tree), " OR ".join(overflows) or None, bounds)
 
@@ -264,27 +269,42 @@ def _with_exact_sum(tree: "Expr", aggregate: "Expr") -> "tuple[Expr, str]":
     from sqlglot import exp
 
     value = sql_of(aggregate.this)
-    unit = _unit(aggregate)
-    where = f" FILTER ({sql_of(unit.expression)})" if unit is not aggregate else ""
-    count = f"COUNT({value}){where}"
+    count = f"COUNT({value})"
     if isinstance(aggregate, exp.Avg):
         distinct = "DISTINCT " if isinstance(aggregate.this, exp.Distinct) else ""
         value = distinct + _as_numeric(sql_of(_argument(aggregate)))
-    total = f"TRY_SUM({value}){where}"
+    total = f"TRY_SUM({value})"
     result = exact_quotient_sql(total, count) if isinstance(aggregate, exp.Avg) else total
-    if _is_operand(unit):
+    if _is_operand(aggregate):
         result = f"CAST({result} AS {TERM})"
     overflow = f"({count} > 0 AND {total} IS NULL)"
-    if unit is tree:
+    if aggregate is tree:
         return _parse(result), overflow
-    unit.replace(_parse(f"({result})"))
+    aggregate.replace(_parse(f"({result})"))
     return tree, overflow
 
 
-def _with_narrow_factors(tree: "Expr", type_of: TypeOf) -> "Expr":
+def _without_filters(tree: "Expr") -> "Expr":
+    """A copy with ``sum(CASE WHEN b THEN a END)`` for ``sum(a) FILTER (WHERE b)``.
+
+    All aggregates leave NULLs out. Spark may compute what is aggregated before it looks at the
+    filter, and so fail at a row that the filter leaves out: a CASE it computes in order.
+    """
     from sqlglot import exp
 
-    tree = tree.copy()
+    tree = exp.paren(tree.copy(), copy=False)  # a root that nothing replaces
+    for filtered in list(tree.find_all(exp.Filter)):
+        aggregate, condition = filtered.this, sql_of(filtered.expression.this)
+        value = _argument(aggregate)
+        counted = "1" if isinstance(value, exp.Star) else sql_of(value)
+        value.replace(_parse(f"CASE WHEN {condition} THEN {counted} END"))
+        filtered.replace(aggregate)
+    return tree.this.pop()  # type: ignore[no-any-return]  # sqlglot's
+
+
+def _with_narrow_operands(tree: "Expr", type_of: TypeOf) -> "Expr":
+    from sqlglot import exp
+
     for column in list(tree.find_all(exp.Column)):
         if _is_operand(column) and type_of(sql_of(column)).startswith("decimal"):
             column.replace(_cast(column, FACTOR))
@@ -299,23 +319,49 @@ def _narrow_results(tree: "Expr", type_of: TypeOf, kind: str) -> None:
     from sqlglot import exp
 
     for node in reversed(list(tree.walk(prune=lambda one: one is not tree and _is_aggregate(one)))):
+        if not isinstance(node, _arithmetic()):
+            continue
+        if _loses_digits(node, type_of):
+            for operand in (node.this, node.expression):
+                if any(operand.find_all(exp.Column)) or any(_aggregates(operand)):
+                    operand.replace(_cast(operand, FACTOR))
         if (
-            isinstance(node, _arithmetic())
-            and _is_operand(node)
+            _is_operand(node)
             and not isinstance(node.parent, exp.Cast)
             and type_of(sql_of(node)).startswith("decimal")
         ):
             node.replace(_cast(node, kind))
 
 
-def _is_operand(node: "Expr") -> bool:
-    """Whether arithmetic is done with a node's value, before it is aggregated (again)."""
+def _loses_digits(node: "Expr", type_of: TypeOf) -> bool:
+    """Whether Spark would shorten a result after the point, whose digits are those of a NUMERIC.
+
+    It does so with products of a decimal and an INT64, which counts as DECIMAL(20,0), or of two
+    aggregates, and with quotients of a whole number.
+    """
     from sqlglot import exp
 
+    result = _scale(type_of(sql_of(node)))
+    if result is None:
+        return False
+    if isinstance(node, exp.Div):
+        return result < KEPT
+    scales = [_scale(type_of(sql_of(one))) or 0 for one in (node.this, node.expression)]
+    return result < min(KEPT, sum(scales) if isinstance(node, exp.Mul) else max(scales))
+
+
+def _scale(kind: str) -> int | None:
+    """Digits after the point of a decimal's type."""
+    found = DECIMAL_SCALE.fullmatch(kind)
+    return int(found[1]) if found else None
+
+
+def _is_operand(node: "Expr") -> bool:
+    """Whether arithmetic is done with a node's value, before it is aggregated (again)."""
     for ancestor in _ancestors(node):
         if isinstance(ancestor, _arithmetic()):
             return True
-        if isinstance(ancestor, exp.Filter) or _is_aggregate(ancestor):
+        if _is_aggregate(ancestor):
             return False
     return False
 
@@ -332,10 +378,11 @@ def _cast(node: "Expr", kind: str) -> "Expr":
 
 
 def _argument(aggregate: "Expr") -> "Expr":
-    """What is aggregated, without DISTINCT."""
+    """What is aggregated, without DISTINCT; of several values the first."""
     from sqlglot import exp
 
-    value: Expr = aggregate.this
+    is_anonymous = isinstance(aggregate, exp.Anonymous)
+    value: Expr = aggregate.expressions[0] if is_anonymous else aggregate.this
     return value.expressions[0] if isinstance(value, exp.Distinct) else value
 
 

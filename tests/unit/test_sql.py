@@ -6,11 +6,14 @@ from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 
+from sparkpar_assets.checks import validate_aggregation
+from sparkpar_assets.io_managers.publication import StagedYear
 from sparkpar_assets.transforms.aggregation import (
     GROUPS,
     OUTSIDE,
@@ -19,6 +22,7 @@ from sparkpar_assets.transforms.aggregation import (
     Aggregated,
     Aggregation,
     aggregate,
+    filtered,
 )
 from sparkpar_assets.transforms.sql import (
     AGGREGATES,
@@ -391,6 +395,15 @@ def test_a_group_of_nothing_but_nulls_has_no_sum_and_no_mean(spark: SparkSession
     assert (audit[GROUPS], audit[ROWS], audit[OVERFLOWED], audit[OUTSIDE]) == (1, 1, [], [])
 
 
+def test_groups_whose_sums_do_not_fit_into_one_are_published(spark: SparkSession) -> None:
+    rows = amounts(spark, ("x", LARGEST, None, None), ("y", LARGEST, None, None))
+    found = aggregate(rows, query(["g"], ["total"], total="sum(a)"), [])
+    published = pa.Table.from_pylist([row.asDict() for row in found.rows.collect()])
+    staged = StagedYear("all", published, found.audit.collect())
+    outcomes = validate_aggregation(staged, group_by=["g"], totals=["total"], is_filtered=False)
+    assert [outcome.sentence for outcome in outcomes if not outcome.passed] == []
+
+
 LARGEST = "9" * 29 + "." + "9" * 9
 """The largest NUMERIC."""
 
@@ -442,6 +455,63 @@ def test_arithmetic_keeps_nine_digits_as_bigquery_does(
     found = only(aggregate(rows, query(["g"], result=text), []))["result"]
     with localcontext(prec=60):
         assert found.quantize(Decimal("1e-9"), ROUND_HALF_UP) == Decimal(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sum(a * n)", "8.641975265"),  # 1.234567895 * 7
+        ("sum(n * a * b)", "17.283950565"),
+        ("sum(a * (n + 1))", "9.876543160"),
+        ("sum(greatest(a, n) * b)", "14.000000028"),
+        ("sum(CAST(a AS DECIMAL(38, 9)) + b)", "3.234567899"),
+        ("sum(n / 3.0)", "2.333333333"),
+        ("sum(a) * count(*)", "1.234567895"),
+        ("sum(a) * sum(b)", "2.469135795"),
+        ("avg(a) * avg(n)", "8.641975265"),
+        ("sum(n) * min(b)", "14.000000028"),
+        ("count(*) / 3.0", "0.333333333"),
+    ],
+)
+def test_products_and_quotients_of_whole_numbers_and_aggregates_keep_nine_digits(
+    spark: SparkSession, text: str, expected: str
+) -> None:
+    """Spark's own types for them keep 6."""
+    rows = amounts(spark, ("x", "1.234567895", "2.000000004", 7))
+    found = only(aggregate(rows, query(["g"], result=text), []))["result"]
+    with localcontext(prec=60):
+        assert found.quantize(Decimal("1e-9"), ROUND_HALF_UP) == Decimal(expected)
+
+
+def test_a_long_literal_is_no_factor_that_is_shortened(spark: SparkSession) -> None:
+    rows = amounts(spark, ("x", "1", None, None))
+    text = "sum(CAST(a AS DECIMAL(38, 9)) * 0.00000000012)"
+    found = only(aggregate(rows, query(["g"], result=text), []))["result"]
+    assert found == Decimal("0.00000000012")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sum(a / n) FILTER (WHERE n <> 0)", Decimal(2)),
+        ("avg(a / n) FILTER (WHERE n <> 0)", Decimal(2)),
+        ("max(a / n) FILTER (WHERE n <> 0)", Decimal(2)),
+        ("sum(DISTINCT a / n) FILTER (WHERE n <> 0)", Decimal(2)),
+        ("percentile(a / n, 0.5) FILTER (WHERE n <> 0)", 2.0),
+        ("sum(a / n) FILTER (WHERE n <> 0) / count(*) FILTER (WHERE n <> 0)", Decimal(2)),
+        ("count(DISTINCT a / n, b) FILTER (WHERE n <> 0)", 1),
+    ],
+)
+def test_a_filter_keeps_an_aggregate_from_rows_that_it_fails_at(
+    spark: SparkSession, text: str, expected: Decimal | float
+) -> None:
+    rows = amounts(spark, ("x", "6", "1", 3), ("x", "7", "1", 0), ("x", "8", "1", None))
+    assert only(aggregate(rows, query(["g"], result=text), []))["result"] == expected
+
+
+def test_conditions_are_computed_with_nine_digits_too(spark: SparkSession) -> None:
+    rows = amounts(spark, ("x", "0.001", "0.0004", 1), ("y", "0", "1", 1))
+    assert [row["g"] for row in filtered(rows, "a * b > 0").collect()] == ["x"]
 
 
 def test_groups_are_computed_with_nine_digits_too(spark: SparkSession) -> None:
