@@ -11,10 +11,10 @@ NUMERIC = "decimal(38,9)"
 def exact_quotient(numerator: "Column", count: "Column") -> "Column":
     """``numerator / count`` as DECIMAL(38,9), rounded half-up at the 9th digit.
 
-    Spark computes a quotient to 38 significant digits and rounds that to the scale of the result's
-    type, which for decimal(38,9) / decimal(20,0) is decimal(38,9). The first rounding could only
-    matter where the quotient lies nearer to a half of the last digit than 0.5e-9 / count without
-    being one; with fewer than 28 integer digits in the numerator, 38 digits tell the two apart.
+    Spark divides to 39 digits after the point (``Decimal./`` of its source) and rounds that to the
+    scale of the result's type, which for decimal(38,9) / decimal(20,0) is decimal(38,9). The first
+    rounding could only matter where the quotient lies nearer to a half of the last digit than
+    0.5e-39 without being one: it is at least 0.5e-9 / count away.
     ``avg`` is no substitute: it rounds at the 13th digit first.
 
     Args:

@@ -15,6 +15,9 @@ TRIAL = pytest.StashKey[Trial]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--times", type=int, default=1, help="how often each fault is made")
+    parser.addoption(
+        "--examples", type=int, help="search for inexact results in so many random tables"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

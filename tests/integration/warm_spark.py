@@ -1,7 +1,7 @@
 """A Spark session that several Dagster runs of one process share: most of a run is its start."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -45,6 +45,7 @@ def run_on_warm_session(
         fare_by_passenger_count,
         fare_trends,
     ),
+    reader: Callable[..., dg.ConfigurableIOManager] = BigQueryYears,
 ) -> dg.ExecuteInProcessResult:
     """Materialize an asset in this process, whose environment has to be the workbench's.
 
@@ -53,6 +54,7 @@ def run_on_warm_session(
         asset: One of the assets.
         tags: Tags of the run; they name its partitions.
         assets: The platform's, or others.
+        reader: What loads the tables; made of ``tables`` and ``spark``.
     """
     environment = RunEnvironment.configure_at_launch()
     spark = WarmSpark.configure_at_launch(environment=environment)
@@ -65,7 +67,7 @@ def run_on_warm_session(
                 "environment": environment,
                 "spark": spark,
                 "bigquery": bigquery,
-                "bigquery_years": BigQueryYears(tables=bigquery, spark=spark),
+                "bigquery_years": reader(tables=bigquery, spark=spark),
                 "s3_parquet": S3ParquetIOManager(environment=environment, spark=spark),
             },
             tags=dict(tags or {}),
