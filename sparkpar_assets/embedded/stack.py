@@ -169,7 +169,8 @@ class Stack:
         if len(to_start) == len(self.servers):
             shutil.rmtree(self.state.temporary, ignore_errors=True)
             self.state.create()
-        if not self._runs("spark-worker-1") and not self._runs("spark-worker-2"):
+        # Not under a living master: it could take note of no worker and no application any more.
+        if not any(map(self._runs, (spark_master.NAME, "spark-worker-1", "spark-worker-2"))):
             spark_master.forget_workers(self.config)
 
     def _write_files(self) -> None:

@@ -14,6 +14,12 @@ from tests.integration.workbench import FARES, Workbench, wait_until
 YEARS = (2017, 2018, 2019)
 """Years of the sample trips that are next to each other: 242,000 trips."""
 
+ENDS = ("SUCCESS", "FAILURE", "CANCELED")
+"""What a run's status may be when it is over."""
+
+PHASE_SECONDS = 150
+"""For a run to come to any phase, even where other work has the machine."""
+
 PATIENCE_SECONDS = 300
 """For a run that a fault has met."""
 
@@ -100,15 +106,13 @@ PHASES: dict[str, Callable[[Workbench], bool]] = {
 """How to tell that a run has come to this phase."""
 
 
-def wait_for_phase(bench: Workbench, process: "subprocess.Popen[str] | None", phase: str) -> None:
-    """Wait until a run is in a phase; fail if it ends before."""
-    wait_until(
-        lambda: PHASES[phase](bench) or (process is not None and process.poll() is not None),
-        phase,
-        seconds=PATIENCE_SECONDS,
-    )
-    if process is not None:
-        assert process.poll() is None, bench.output_of(process)[-5000:]
+def wait_for_phase(bench: Workbench, phase: str) -> None:
+    """Wait until the newest run is in a phase; fail, with its log, if it does not get there."""
+    try:
+        wait_until(lambda: PHASES[phase](bench), phase, seconds=PHASE_SECONDS)
+    except AssertionError as error:
+        said = [log_of(bench, run_id) for run_id in run_ids(bench)[-1:]]
+        raise AssertionError(f"{error}\n{said}") from None
 
 
 def succeed(bench: Workbench, process: "subprocess.Popen[str]") -> None:

@@ -15,6 +15,7 @@ from tests.faults.dagster_servers import WebInterface, WholeStack, ui_processes
 from tests.faults.leftovers import applications, assert_nothing_left
 from tests.faults.report import Trial
 from tests.faults.runs import (
+    ENDS,
     PATIENCE_SECONDS,
     YEARS,
     assert_exact,
@@ -70,8 +71,7 @@ def process_of_run(bench: WholeStack) -> psutil.Process:
 
 def wait_for_end(bench: WholeStack, run_id: str) -> str:
     """The status that a run ends with."""
-    ends = ("SUCCESS", "FAILURE", "CANCELED")
-    wait_until(lambda: status(bench, run_id) in ends, f"the end of run {run_id}", PATIENCE_SECONDS)
+    wait_until(lambda: status(bench, run_id) in ENDS, f"the end of run {run_id}", PATIENCE_SECONDS)
     return status(bench, run_id)
 
 
@@ -81,13 +81,12 @@ def retry_of(bench: WholeStack, run_id: str) -> str:
     return run_ids(bench)[-1]
 
 
-@pytest.mark.quick
 @pytest.mark.fault("a run's process is killed while it reads; the web interface had launched it")
 def test_a_killed_run_of_the_web_interface_is_retried(
     whole_stack: WholeStack, web: WebInterface, trial: Trial
 ) -> None:
     run_id = web.launch_years()
-    wait_for_phase(whole_stack, None, "while Spark reads")
+    wait_for_phase(whole_stack, "while Spark reads")
     process_of_run(whole_stack).kill()
     trial.begins()
     assert wait_for_end(whole_stack, run_id) == "FAILURE"
@@ -104,7 +103,7 @@ def test_a_canceled_run_stops_its_spark_application(
     whole_stack: WholeStack, web: WebInterface, trial: Trial
 ) -> None:
     run_id = web.launch_years()
-    wait_for_phase(whole_stack, None, "while Spark reads")
+    wait_for_phase(whole_stack, "while Spark reads")
     assert applications(whole_stack)
     web.terminate(run_id)
     trial.begins()
@@ -132,7 +131,7 @@ def test_a_run_succeeds_though_a_server_of_dagsters_is_killed(
     whole_stack: WholeStack, web: WebInterface, trial: Trial, name: str
 ) -> None:
     run_id = web.launch_years()
-    wait_for_phase(whole_stack, None, "while Spark reads")
+    wait_for_phase(whole_stack, "while Spark reads")
     killed = ui_processes(whole_stack)[name]
     killed.kill()
     trial.begins()
@@ -153,7 +152,7 @@ def test_after_the_death_of_everything_the_data_is_there_and_the_run_is_retried(
 ) -> None:
     web, watcher = whole_stack.begin_ui()
     run_id = web.launch_years()
-    wait_for_phase(whole_stack, None, "between two copies")
+    wait_for_phase(whole_stack, "between two copies")
     kill_everything(whole_stack, watcher.pid)
     trial.begins()
     watcher.wait()

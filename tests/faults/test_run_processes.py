@@ -46,7 +46,7 @@ def test_a_killed_run_publishes_whole_years_or_nothing_and_the_next_one_the_rest
 ) -> None:
     load_samples(workbench)
     killed = begin(workbench)
-    wait_for_phase(workbench, killed, phase)
+    wait_for_phase(workbench, phase)
     os.kill(killed.pid, signal.SIGKILL)  # the process alone: its JVM has to notice
     trial.begins()
     killed.wait()
@@ -71,7 +71,7 @@ def test_a_run_whose_jvm_is_killed_fails_with_a_sentence(
 ) -> None:
     load_samples(workbench)
     run = begin(workbench)
-    wait_for_phase(workbench, run, "while Spark reads")
+    wait_for_phase(workbench, "while Spark reads")
     children = psutil.Process(run.pid).children(recursive=True)
     (jvm,) = (process for process in children if process.name() == "java")
     jvm.kill()

@@ -1,6 +1,7 @@
 """Spark's master, workers and executors are killed, stopped and starved during a run."""
 
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import psutil
@@ -75,19 +76,37 @@ def test_a_run_succeeds_though_a_worker_is_killed(workbench: Workbench, trial: T
 
 @pytest.mark.fault("both workers are killed, then one is started again")
 def test_a_run_waits_for_a_worker_and_says_so(workbench: Workbench, trial: Trial) -> None:
-    load_samples(workbench)
-    run = begin(workbench)
-    wait_for_phase(workbench, run, "while Spark reads")
-    kill(workbench, *WORKERS)
-    trial.begins()
-    waits = "Spark waits for an executor: the cluster has no free worker with enough memory."
-    wait_until(lambda: waits in log_of(workbench, run_ids(workbench)[-1]), waits)
+    run = run_without_workers(workbench, trial)
     stack = workbench.stack.stack
     stack._start(next(found for found in stack.servers if found.name == WORKERS[1]))
     succeed(workbench, run)
     assert workers_alive(workbench) == 1
     assert_nothing_left(workbench)
     trial.is_over("run waits, then succeeds")
+
+
+@pytest.mark.fault("both workers are killed, then `embedded up` starts them again")
+def test_a_run_goes_on_with_the_workers_that_embedded_up_starts(
+    workbench: Workbench, trial: Trial
+) -> None:
+    run = run_without_workers(workbench, trial)
+    workbench.stack.stack.up(say=lambda _: None)
+    succeed(workbench, run)
+    assert_nothing_left(workbench)
+    succeed(workbench, begin(workbench))
+    trial.is_over("run waits, then succeeds, so does the next")
+
+
+def run_without_workers(workbench: Workbench, trial: Trial) -> "subprocess.Popen[str]":
+    """A run that lost both workers while it was reading, and says that it waits for one."""
+    load_samples(workbench)
+    run = begin(workbench)
+    wait_for_phase(workbench, "while Spark reads")
+    kill(workbench, *WORKERS)
+    trial.begins()
+    waits = "Spark waits for an executor: the cluster has no free worker with enough memory."
+    wait_until(lambda: waits in log_of(workbench, run_ids(workbench)[-1]), waits)
+    return run
 
 
 @pytest.mark.fault("a worker is stopped for a minute, with its executor")
@@ -117,7 +136,7 @@ def test_a_run_succeeds_though_a_worker_stands_still_for_a_minute(
 def test_a_run_succeeds_though_an_executor_is_killed(workbench: Workbench, trial: Trial) -> None:
     load_samples(workbench)
     run = begin(workbench)
-    wait_for_phase(workbench, run, "while Spark reads")
+    wait_for_phase(workbench, "while Spark reads")
     executors_of(workbench)[0].send_signal(signal.SIGKILL)
     trial.begins()
     succeed(workbench, run)
@@ -131,7 +150,7 @@ def test_a_run_whose_executors_lack_memory_fails_with_a_sentence(
 ) -> None:
     load_samples(workbench)
     enough = workbench.settings.spark_executor_java_options
-    workbench.configure(SPARK_EXECUTOR_JAVA_OPTIONS=f"{enough} -XX:MaxMetaspaceSize=60m")
+    workbench.configure(SPARK_EXECUTOR_JAVA_OPTIONS=f"{enough} -XX:MaxMetaspaceSize=44m")
     trial.begins()
     run = begin(workbench)
     fail(workbench, run, "Raise SPARK_EXECUTOR_MEMORY")
@@ -146,7 +165,7 @@ def test_a_run_whose_executors_lack_memory_fails_with_a_sentence(
 def test_a_run_succeeds_though_the_master_is_killed(workbench: Workbench, trial: Trial) -> None:
     load_samples(workbench)
     run = begin(workbench)
-    wait_for_phase(workbench, run, "while Spark reads")
+    wait_for_phase(workbench, "while Spark reads")
     kill(workbench, MASTER)
     trial.begins()
     workbench.stack.stack.up(say=lambda _: None)
