@@ -4,17 +4,27 @@ No other module names one. Embedded, Compose and real clouds differ in these val
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+)
 
 from sparkpar_assets.cost import parse_size
 from sparkpar_assets.project import PROJECT_ROOT
 
 ENV_FILE_VARIABLE = "SPARKPAR_ENV_FILE"
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 def _existing_key_file(path: str | None) -> str | None:
@@ -25,6 +35,18 @@ def _existing_key_file(path: str | None) -> str | None:
     """
     if path and path.startswith("/secrets/") and not Path(path).exists():
         return str(PROJECT_ROOT / ".secrets" / Path(path).relative_to("/secrets"))
+    return path
+
+
+def _folder(prefix: str) -> str:
+    if {".", ".."} & set(prefix.split("/")):
+        raise ValueError("no part of it may be . or ..")
+    return prefix
+
+
+def _quotable(path: str | None) -> str | None:
+    if path and re.search(r'["\\]', path):
+        raise ValueError("no quote or backslash may stand in it, since it becomes a JVM's option")
     return path
 
 
@@ -79,7 +101,7 @@ class Settings(BaseModel):
     s3_bucket: str | None = Field(
         default=None, alias="S3_BUCKET", description="Bucket that the results are published in."
     )
-    s3_prefix: str = Field(
+    s3_prefix: Annotated[str, AfterValidator(_folder)] = Field(
         default="sparkpar",
         alias="S3_PREFIX",
         description="Folder of the bucket under which everything is written.",
@@ -197,7 +219,7 @@ class Settings(BaseModel):
         alias="SPARK_JARS_DIR",
         description="Folder of jars on the class path of driver and executors, the same on all.",
     )
-    trust_store: str | None = Field(
+    trust_store: Annotated[str | None, AfterValidator(_quotable)] = Field(
         default=None,
         alias="TLS_TRUST_STORE",
         description="PKCS #12 trust store, without password, that the JVMs and BigQuery's gRPC "
@@ -224,6 +246,14 @@ class Settings(BaseModel):
         alias="DAGSTER_UI_URL",
         description="URL of Dagster's web interface, for the links in these messages.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_line(cls, value: object) -> object:
+        """Refuse what would end a line, and begin another, where the value is written."""
+        if isinstance(value, str) and CONTROL_CHARACTER.search(value):
+            raise ValueError("a line break or another control character stands in it")
+        return value
 
     @property
     def s3_root(self) -> str:

@@ -575,7 +575,9 @@ def _as_properties(values: Mapping[str, str]) -> str:
 
 
 def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\")
+    """A value as Java reads it back (java.util.Properties.load); settings have no line breaks."""
+    escaped = value.replace("\\", "\\\\")
+    return f"\\{escaped}" if escaped.startswith(" ") else escaped
 
 
 def _watch(api: str, log: "DagsterLogManager", ended: threading.Event) -> None:

@@ -38,14 +38,15 @@ def test_the_clusters_secret_is_in_a_file_of_the_user_and_in_no_description(
 def test_a_worker_without_the_secret_is_not_let_in(cluster: Cluster) -> None:
     before = cluster.workers()
     cluster.docker(
-        *("run", "--detach", "--rm", "--name", STRANGER, "--network", f"{NAME}_cluster"),
-        *("--hostname", "stranger", "--entrypoint", "spark-class", NAME),
-        *("org.apache.spark.deploy.worker.Worker", "--properties-file", "/dev/null"),
-        *("--work-dir", "/tmp/work", "spark://spark-master:7077"),  # noqa: S108  # the container's
+        *("run", "--detach", "--name", STRANGER, "--network", f"{NAME}_cluster"),
+        # The image's own configuration would not even let it start without a secret.
+        *("--hostname", "stranger", "--env", "SPARK_CONF_DIR=/tmp", "--entrypoint", "spark-class"),
+        *(NAME, "org.apache.spark.deploy.worker.Worker", "--work-dir", "/tmp/work"),  # noqa: S108  # the container's
+        "spark://spark-master:7077",
     )
     try:
         wait_until(
-            lambda: "Retrying connection to master (attempt # 2)" in _log(),
+            lambda: "Retrying connection to master (attempt # 1)" in _log(),
             120,
             "the stranger's tries",
         )

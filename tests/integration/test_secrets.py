@@ -1,7 +1,9 @@
-"""Secrets stay in files and environments: not in command lines, logs, events or Spark's history."""
+"""Secrets stay in files and environments: not in command lines, logs, events, pages or objects."""
 
 import http.server
 import json
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +13,26 @@ import psutil
 import pytest
 import requests
 
+from sparkpar_assets.embedded.spark_master import master_state
 from sparkpar_assets.embedded.state import write_private
 from tests.integration.versions import fares, trips_table
-from tests.integration.workbench import FARES, Workbench
+from tests.integration.workbench import FARES, Workbench, wait_until
 
 SAMPLE_SECONDS = 0.05
+MARK = "sparkpar-marker"
+"""Stands in every secret that a test makes up."""
+EVERYTHING = """
+query Everything {
+  runsOrError { ... on Runs { results {
+    runId status runConfigYaml tags { key value }
+    eventConnection { events { ... on MessageEvent { message eventType } } }
+  } } }
+  assetNodes { assetKey { path } description metadataEntries { label description }
+    assetMaterializations { metadataEntries { label ... on TextMetadataEntry { text }
+      ... on UrlMetadataEntry { url } ... on PathMetadataEntry { path } } } }
+  instance { info }
+}
+"""
 
 
 class CommandLines(threading.Thread):
@@ -146,6 +163,93 @@ def test_no_secret_of_a_run_is_seen_in_command_lines_logs_or_events(
         for content in contents
         for name in leaks(secrets, content)
     }
+
+
+@pytest.mark.slow
+def test_no_secret_is_seen_in_a_page_an_answer_or_a_published_object(
+    workbench: Workbench, given_tokens: list[str]
+) -> None:
+    workbench.load_trips(2018, trips_table(3))
+    secrets = secrets_of(workbench, given_tokens)
+    workbench.configure(ALERT_WEBHOOK_URL=f"http://127.0.0.1:1/{MARK}-webhook")
+    said = [_failed_run(workbench, **values) for values in _wrong_secrets(workbench)]
+    for words in ("SignatureDoesNotMatch", "NotImplemented", "another secret", "was rejected"):
+        assert any(words in text for text in said), words
+
+    run = workbench.popen("--select", FARES, "--partition", "2018")
+    pages = _pages_of_running_application(workbench)
+    assert run.wait(timeout=120) == 0, workbench.output_of(run)
+    pages |= _pages_of_dagster(workbench)
+    objects = {key: workbench.content(key) for key in workbench}
+    assert objects
+    files = dict(enumerate(_contents(workbench.dagster_home, workbench.stack.stack.state.logs)))
+    secrets["planted marker"] = [MARK]
+    output = "".join([*said, workbench.output_of(run)]).encode()
+    seen = {**pages, **objects, **files, "output": output}
+    assert not {
+        f"{name} in {where}" for where, text in seen.items() for name in leaks(secrets, text)
+    }
+
+
+def _wrong_secrets(bench: Workbench) -> Iterator[dict[str, str]]:
+    """Settings with which a run fails, each with a made-up secret."""
+    yield {"AWS_SECRET_ACCESS_KEY": f"{MARK}-secret"}
+    yield {"AWS_SESSION_TOKEN": f"{MARK}-token"}
+    secret = bench.folder / "cluster_secret"
+    write_private(secret, f"{MARK}-cluster")
+    yield {"SPARK_AUTH_SECRET_FILE": str(secret)}
+    file = bench.folder / "wrong_key.json"
+    key = json.loads(Path(str(bench.settings.google_credentials_file)).read_text())
+    wrong = {"private_key": f"-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n"}
+    write_private(file, json.dumps(key | wrong))
+    yield {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+
+
+def _failed_run(bench: Workbench, **values: str) -> str:
+    """What a run with these settings prints; the settings are as they were, afterwards."""
+    before = bench.settings.as_environment()
+    bench.configure(**values)
+    done = bench.materialize("--select", FARES, "--partition", "2018")
+    bench.configure(**{name: before[name] or "" for name in values})
+    assert done.returncode != 0
+    return done.stdout + done.stderr
+
+
+def _pages_of_running_application(bench: Workbench) -> dict[str, bytes]:
+    """What Spark's web interfaces show of the run, by address."""
+    ports, url = bench.stack.ports, bench.stack.stack.config.url
+    wait_until(lambda: list(master_state(ports["spark-master-ui"])["activeapps"]), "the run")
+    (application,) = master_state(ports["spark-master-ui"])["activeapps"]
+    page = f"{url('spark-master-ui')}/app/?appId={application['id']}"
+    found = re.search(r'href="(http://127\.0\.0\.1:\d+)"[^>]*>Application Detail', _get(page))
+    assert found is not None
+    api = f"{found[1]}/api/v1/applications/{application['id']}"
+    addresses = [page, f"{found[1]}/environment/", f"{found[1]}/executors/"]
+    addresses += [f"{api}/environment", f"{api}/allexecutors", f"{api}/jobs"]
+    for name in ("spark-master-ui", "spark-worker-1-ui", "spark-worker-2-ui", "spark-history"):
+        addresses += [url(name), f"{url(name)}/json/"]
+    pages = {address: _get(address).encode() for address in addresses}
+    assert b"redacted" in pages[f"{found[1]}/environment/"]
+    assert b"spark.authenticate.secret" in pages[f"{api}/environment"]
+    return pages
+
+
+def _pages_of_dagster(bench: Workbench) -> dict[str, bytes]:
+    """What Dagster's web interface answers of all runs and assets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    workspace = ("-w", "workspace.local.yaml", "-p", str(port))
+    process = bench.start(*bench.command("dagster-webserver", *workspace))
+    bench.wait_for(process, "Serving dagster-webserver")
+    address = f"http://127.0.0.1:{port}"
+    answer = requests.post(f"{address}/graphql", json={"query": EVERYTHING}, timeout=60)
+    assert len(answer.json()["data"]["runsOrError"]["results"]) == 5
+    assert "SignatureDoesNotMatch" in answer.text
+    return {"GraphQL": answer.content, "page": _get(address).encode()}
+
+
+def _get(address: str) -> str:
+    return requests.get(address, timeout=30).text
 
 
 def _contents(*folders: Path) -> list[bytes]:
