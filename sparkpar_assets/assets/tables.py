@@ -5,9 +5,11 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 
+from sparkpar_assets.io_managers.publication import WHOLE
 from sparkpar_assets.io_managers.source import YEAR, TableSource, table_key
 from sparkpar_assets.metadata import SCHEMA_KEY
 from sparkpar_assets.resources.bigquery import BigQueryTables, TableState
+from sparkpar_assets.retries import retrying
 
 OWNERS = ["team:data-engineering"]
 
@@ -46,11 +48,12 @@ def bigquery_tables(
     ) -> dg.DataVersionsByPartition | dg.ObserveResult:
         """Look at each year's table by its free metadata; a year without a table is left out."""
         settings = bigquery.environment.settings
+        asked = _asked_years(context, years) if years else [WHOLE]
+        names = {year: source.name(year, settings) for year in asked}
+        states = retrying(lambda: bigquery.states(names), context.log, under_way=False)
         if years is None:
-            name = source.name("", settings)
-            return _observed(name, bigquery.states({name: name})[name])
-        names = {year: source.name(year, settings) for year in _asked_years(context, years)}
-        for year, state in bigquery.states(names).items():
+            return _observed(names[WHOLE], states[WHOLE])
+        for year, state in states.items():
             if state is None:
                 context.log.info(f"{year}: there is no table {names[year]}.")
             else:

@@ -13,6 +13,7 @@ from sparkpar_assets.io_managers.read_plan import ReadPlan, plan_reading
 from sparkpar_assets.io_managers.source import TableSource
 from sparkpar_assets.resources.bigquery import BigQueryTables, TableState
 from sparkpar_assets.resources.spark import Spark
+from sparkpar_assets.retries import retrying
 from sparkpar_assets.settings import Settings
 from sparkpar_assets.transforms.aggregation import filtered
 from sparkpar_assets.transforms.sql import SqlError
@@ -95,6 +96,9 @@ class BigQueryYears(dg.ConfigurableIOManager):
         Raises:
             dg.Failure: No year can be read, or to read all of them is more than the limit allows.
         """
+        return retrying(lambda: self._load(context), context.log, under_way=False)
+
+    def _load(self, context: dg.InputContext) -> SourceYears:
         settings = self.tables.environment.settings
         source = TableSource.of_input(context.definition_metadata)
         if source is None:
@@ -132,6 +136,8 @@ class BigQueryYears(dg.ConfigurableIOManager):
             "bigQueryHttpEndpoint": settings.bigquery_http_endpoint,
             "bigQueryStorageGrpcEndpoint": settings.bigquery_storage_endpoint,
             "readDataFormat": "ARROW",
+            # Asked again, BigQuery shall begin a new session: the last one may have been the fault.
+            "enableReadSessionCaching": "false",
             # Of comparisons in Spark's SQL the connector pushes down most: of this text, all.
             "filter": source.restriction(year, state.columns),
         }

@@ -115,9 +115,22 @@ class PublishedDataset:
             year: The year, or None for an asset without years.
             staged_key: Key of the staged object.
             metadata: Noted with the object: ASCII, 2 KB in all; needs ``published-at``, ``run-id``.
-            keep: How many published versions remain in the history.
+            keep: How many published versions the history keeps.
         """
         self._replace(year, staged_key, metadata, archived=keep > 0)
+
+    def update_history(self, year: str | None, keep: int) -> None:
+        """Keep the present version and those before it; what is older goes.
+
+        Apart from ``publish``, for it can be done again: the year is published by then.
+
+        Args:
+            year: The year, or None for an asset without years.
+            keep: How many published versions remain.
+        """
+        current = self._current(year)
+        if keep and current is not None:
+            self._archive(year, current)
         self._trim_history(year, keep)
 
     def put_back(self, year: str | None, name: str, metadata: Mapping[str, str]) -> None:
@@ -134,6 +147,9 @@ class PublishedDataset:
             botocore.exceptions.ClientError: 404: the version is not there (any more).
         """
         self._replace(year, self.history_key(year, name), metadata, archived=True)
+        self._copy(
+            self.history_key(year, name), self.history_key(year, version_name(metadata)), metadata
+        )
 
     def history(self, year: str | None) -> list[str]:
         """Names of the versions in the history, ``<time>-<run id>``, oldest first."""
@@ -161,8 +177,6 @@ class PublishedDataset:
         if archived and replaced is not None:
             self._archive(year, replaced)
         self._copy(source, self.key(year), metadata)
-        if archived:
-            self._copy(source, self.history_key(year, version_name(metadata)), metadata)
 
     def _current(self, year: str | None) -> "HeadObjectOutputTypeDef | None":
         return head_object(self.client, self.bucket, self.key(year))

@@ -1,7 +1,8 @@
 """Publishing results as Parquet in S3: stage, validate, publish; and loading what is published."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,9 @@ from sparkpar_assets.io_managers.staging import (
 )
 from sparkpar_assets.metadata import SCHEMA_KEY, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
+from sparkpar_assets.resources.s3 import explained_errors
 from sparkpar_assets.resources.spark import Spark, explained_data_errors, explained_losses
+from sparkpar_assets.retries import retrying
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +94,7 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         """
         run = _Run(self, context, obj)
         try:
-            run.stage_and_publish()
+            retrying(run.stage_and_publish, context.log, under_way=True)
         except BaseException:
             # Dagster's events follow S3, also where a run is cancelled between two years.
             run.log_events_of_published()
@@ -108,6 +111,10 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         Raises:
             dg.Failure: No year is published, or years differ from the asset's declared schema.
         """
+        load = explained_errors(self.environment.settings)(self._load)
+        return retrying(lambda: load(context), context.log, under_way=False)
+
+    def _load(self, context: dg.InputContext) -> PublishedYears:
         from pyspark.sql.pandas.types import from_arrow_schema
         from pyspark.sql.types import IntegerType
 
@@ -160,19 +167,27 @@ class _Run:
         self.seconds: dict[str, float] = {}
 
     def stage_and_publish(self) -> None:
-        root, lifetime = self.dataset.root, float(self.settings.staging_lease_seconds)
-        place = (self.dataset.client, self.dataset.bucket, root)
-        log = self.context.log
-        step = self.context.step_context
-        remove_dead_staging(*place, lifetime, log, ended_runs(step.instance))
-        owner = f"{step.run_id}/{step.previous_attempt_count}"
-        with staging_area(*place, owner, lifetime, log) as area:
+        """Publish the years that are not yet: another try goes on where the one before ended."""
+        with explained_errors(self.settings), self._staging_area() as area:
             staged = self._stage(area)
             self._start_over_if_the_source_changed()
             self.seconds = self._seconds_until_staged()
             for year in self.years or [WHOLE]:
-                if year not in self.refused:
+                if year not in {*self.refused, *self.published}:
                     self._validate_and_publish(area, staged, year)
+                if year in self.published:
+                    keep = self.settings.history_versions
+                    self.dataset.update_history(_of_year(year), keep)
+
+    @contextmanager
+    def _staging_area(self) -> Iterator[StagingArea]:
+        lifetime, log = float(self.settings.staging_lease_seconds), self.context.log
+        place = (self.dataset.client, self.dataset.bucket, self.dataset.root)
+        step = self.context.step_context
+        remove_dead_staging(*place, lifetime, log, ended_runs(step.instance))
+        owner = f"{step.run_id}/{step.previous_attempt_count}"
+        with staging_area(*place, owner, lifetime, log) as area:
+            yield area
 
     def failure(self) -> dg.Failure:
         if set(self.refused) <= set(

@@ -9,6 +9,7 @@ import dagster as dg
 
 from sparkpar_assets.resources.endpoints import check_url
 from sparkpar_assets.resources.private_files import check_private
+from sparkpar_assets.retries import Cause, cause_of
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,13 +79,8 @@ def _explained_errors(settings: Settings, endpoint: str | None, variable: str) -
         endpoint: The server, None for Google's.
         variable: The setting that names it.
     """
-    from google.api_core.exceptions import (
-        Forbidden,
-        GoogleAPICallError,
-        RetryError,
-        Unauthorized,
-    )
-    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.auth.exceptions import GoogleAuthError
 
     key_file = settings.google_credentials_file
     if key_file:
@@ -92,29 +88,39 @@ def _explained_errors(settings: Settings, endpoint: str | None, variable: str) -
     whose = f"The key file {key_file}" if key_file else "The application default credentials"
     try:
         yield
-    except DefaultCredentialsError as error:
-        raise dg.Failure(
-            f"{whose} cannot be used: {first_line(error)} Set GOOGLE_APPLICATION_CREDENTIALS "
-            "to a service account's key file, or run gcloud auth application-default login.",
-            allow_retries=False,
-        ) from None
-    except (GoogleAuthError, Unauthorized, ValueError) as error:
-        raise dg.Failure(
-            f"{whose} was rejected: {first_line(error)} "
-            "Make a new key for the account, or correct GOOGLE_APPLICATION_CREDENTIALS.",
-            allow_retries=False,
-        ) from None
-    except Forbidden as error:
-        raise dg.Failure(
-            f"BigQuery denied access: {first_line(error)} Give the account the roles BigQuery "
-            "Read Session User on the project and BigQuery Data Viewer on the dataset.",
-            allow_retries=False,
-        ) from None
-    except (GoogleAPICallError, RetryError, OSError) as error:
+    except (GoogleAPICallError, RetryError, GoogleAuthError, OSError, ValueError) as error:
+        if refusal := _why_refused(error, whose):
+            raise dg.Failure(refusal, allow_retries=False) from None
         raise dg.Failure(
             f"BigQuery at {endpoint or 'Google'} does not answer as it should: "
             f"{first_line(error)} Check the network and {variable}, and run it again.",
         ) from None
+
+
+def _why_refused(error: Exception, whose: str) -> str | None:
+    """What is wrong with the credentials, and how to mend it; None if it is something else."""
+    from google.api_core.exceptions import Forbidden, Unauthorized
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+
+    if cause_of(error) is not Cause.PERMANENT:
+        return None
+    match error:
+        case DefaultCredentialsError():
+            return (
+                f"{whose} cannot be used: {first_line(error)} Set GOOGLE_APPLICATION_CREDENTIALS "
+                "to a service account's key file, or run gcloud auth application-default login."
+            )
+        case GoogleAuthError() | Unauthorized() | ValueError():
+            return (
+                f"{whose} was rejected: {first_line(error)} "
+                "Make a new key for the account, or correct GOOGLE_APPLICATION_CREDENTIALS."
+            )
+        case Forbidden():
+            return (
+                f"BigQuery denied access: {first_line(error)} Give the account the roles BigQuery "
+                "Read Session User on the project and BigQuery Data Viewer on the dataset."
+            )
+    return None
 
 
 def _check_key_file(path: Path, settings: Settings) -> None:

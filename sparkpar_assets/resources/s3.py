@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from sparkpar_assets.resources.endpoints import check_url
+from sparkpar_assets.retries import Cause, cause_of
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
@@ -105,17 +107,23 @@ def explained_errors(settings: Settings) -> Iterator[None]:
         yield
     except ClientError as error:
         raise dg.Failure(
-            _explain(error.response["Error"].get("Code", ""), bucket, where), allow_retries=False
+            _explain(error, bucket, where), allow_retries=cause_of(error) is not Cause.PERMANENT
         ) from None
     except BotoCoreError as error:
         raise dg.Failure(
             f"S3 at {where} cannot be used: {error}. "
             "Check AWS_ENDPOINT_URL_S3, the network and the AWS credentials.",
-            allow_retries=False,
+            allow_retries=cause_of(error) is not Cause.PERMANENT,
         ) from None
 
 
-def _explain(code: str, bucket: str, where: str) -> str:
+def _explain(error: "ClientError", bucket: str, where: str) -> str:
+    code = error.response["Error"].get("Code", "")
+    if cause_of(error) is Cause.TRANSIENT:
+        return (
+            f"S3 at {where} answered {code} to {error.operation_name}, and again when it was asked "
+            "again. Run it again when S3 is well."
+        )
     if code in {"NoSuchBucket", "404"}:
         return f"The bucket {bucket} does not exist at {where}. Create it, or correct S3_BUCKET."
     if code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}:

@@ -263,7 +263,7 @@ def explained_losses() -> Iterator[None]:
         text = str(error)
         for pattern, sentence in LOSSES.items():
             if re.search(pattern, text):
-                raise dg.Failure(sentence, allow_retries=False) from error
+                raise dg.Failure(sentence) from error  # retries.py knows which are worth a try
         raise
 
 
