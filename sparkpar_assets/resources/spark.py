@@ -60,7 +60,7 @@ LOSSES = {
         "folder are, then materialize the partitions again."
     ),
     # 52 is what an executor's JVM exits with then (SparkExitCode.OOM), 137 after Linux killed it.
-    r"(?s)stage failure.*(?:OutOfMemoryError|exited with code (?:52|137))": (
+    r"(?s)stage failure.*(?:OutOf\w*Memory|exited with code (?:52|137))": (
         "Spark's executors ran out of memory. Raise SPARK_EXECUTOR_MEMORY, then materialize the "
         "partitions again."
     ),

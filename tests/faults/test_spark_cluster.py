@@ -150,7 +150,7 @@ def test_a_run_whose_executors_lack_memory_fails_with_a_sentence(
 ) -> None:
     load_samples(workbench)
     enough = workbench.settings.spark_executor_java_options
-    workbench.configure(SPARK_EXECUTOR_JAVA_OPTIONS=f"{enough} -XX:MaxMetaspaceSize=44m")
+    workbench.configure(SPARK_EXECUTOR_JAVA_OPTIONS=f"{enough} -XX:MaxDirectMemorySize=12m")
     trial.begins()
     run = begin(workbench)
     fail(workbench, run, "Raise SPARK_EXECUTOR_MEMORY")
