@@ -8,6 +8,7 @@ looker share one machine (or one container), the process table knows the rest:
 
 import sys
 import time
+from dataclasses import dataclass
 
 import dagster as dg
 import psutil
@@ -32,13 +33,26 @@ GONE = (
 )
 
 
-def death_of(instance: dg.DagsterInstance, run_id: str) -> str | None:
-    """What to say of a run whose process is gone; None if it is there, or may be.
+@dataclass(frozen=True)
+class NotedProcess:
+    """The process that a run has noted with its first events.
+
+    Attributes:
+        pid: Its id.
+        process: The process, if it is still there.
+    """
+
+    pid: int
+    process: psutil.Process | None
+
+
+def noted_process(instance: dg.DagsterInstance, run_id: str) -> NotedProcess | None:
+    """The process of a run; None as long as the run has noted none.
 
     Args:
         instance: The instance that the run belongs to. Its runs have to be processes of this
             machine, or of this container.
-        run_id: A run that has not ended, as Dagster knows it.
+        run_id: The run.
     """
     for record in instance.get_records_for_run(
         run_id, of_type=DagsterEventType.ENGINE_EVENT
@@ -47,8 +61,19 @@ def death_of(instance: dg.DagsterInstance, run_id: str) -> str | None:
         noted = event.engine_event_data.metadata.get(PID) if event else None
         if noted is not None:  # the first is the run's own, those after it may be its steps'
             pid = int(str(noted.value))
-            dead = not _is_running(pid, noted_at=record.timestamp)
-            return GONE.format(pid=f" (pid {pid})") if dead else None
+            return NotedProcess(pid, _find(pid, noted_at=record.timestamp))
+    return None
+
+
+def death_of(instance: dg.DagsterInstance, run_id: str) -> str | None:
+    """What to say of a run whose process is gone; None if it is there, or may be.
+
+    Args:
+        instance: As for ``noted_process``.
+        run_id: A run that has not ended, as Dagster knows it.
+    """
+    if noted := noted_process(instance, run_id):
+        return None if noted.process else GONE.format(pid=f" (pid {noted.pid})")
     run = instance.get_run_record_by_id(run_id)
     if run and run.start_time and time.time() - run.start_time > NOTED_WITHIN_SECONDS:
         return GONE.format(pid="")
@@ -59,7 +84,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark the runs whose process is gone as failed, those that were being canceled as canceled.
 
     Args:
-        instance: An instance whose runs are processes of this machine, or of this container.
+        instance: As for ``noted_process``.
 
     Returns:
         The ids of these runs.
@@ -77,14 +102,15 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return dead
 
 
-def _is_running(pid: int, noted_at: float) -> bool:
-    """Whether it is still the process that noted its id: a younger one was given it anew."""
+def _find(pid: int, noted_at: float) -> psutil.Process | None:
+    """The process that noted its id then; a younger one was given the same id anew."""
     try:
         process = psutil.Process(pid)
         zombie = process.status() == psutil.STATUS_ZOMBIE
-        return not zombie and process.create_time() < noted_at + CLOCK_SECONDS
+        same = process.create_time() < noted_at + CLOCK_SECONDS
     except psutil.NoSuchProcess:
-        return False
+        return None
+    return process if same and not zombie else None
 
 
 def main() -> None:

@@ -4,10 +4,13 @@ Dagster's own launcher cannot be asked whether a run lives: one that was killed 
 started until its maximum runtime. ``dagster.yaml`` names the class that fits where the runs are.
 """
 
+import signal
+
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from sparkpar_assets.dead_runs import death_of
+from sparkpar_assets.dead_runs import death_of, noted_process
 
 
 class LocalRunLauncher(DefaultRunLauncher):
@@ -24,6 +27,17 @@ class LocalRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND if sentence else WorkerStatus.RUNNING, sentence
         )
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run; one that a command has started, as if by Ctrl-C in its terminal."""
+        run = self._instance.get_run_by_id(run_id)
+        noted = noted_process(self._instance, run_id)
+        if not run or run.is_finished or GRPC_INFO_TAG in run.tags or not noted:
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]  # Dagster's
+        self._instance.report_run_canceling(run)
+        if noted.process:
+            noted.process.send_signal(signal.SIGINT)
+        return noted.process is not None
 
 
 class CodeServerRunLauncher(DefaultRunLauncher):

@@ -20,6 +20,7 @@ from tests.faults.runs import (
     YEARS,
     assert_exact,
     assert_published_years_are_whole,
+    begin,
     load_samples,
     log_of,
     note_dead_runs,
@@ -98,12 +99,27 @@ def test_a_killed_run_of_the_web_interface_is_retried(
     assert_nothing_left(whole_stack)
 
 
-@pytest.mark.fault("a run is canceled in the web interface")
+@pytest.mark.parametrize(
+    "by",
+    [
+        pytest.param(
+            "web", marks=pytest.mark.fault("a run of the web interface is canceled there")
+        ),
+        pytest.param(
+            "command",
+            marks=pytest.mark.fault("a run of a command is canceled in the web interface"),
+        ),
+    ],
+)
 def test_a_canceled_run_stops_its_spark_application(
-    whole_stack: WholeStack, web: WebInterface, trial: Trial
+    whole_stack: WholeStack, web: WebInterface, trial: Trial, by: str
 ) -> None:
-    run_id = web.launch_years()
+    if by == "web":
+        web.launch_years()
+    else:
+        begin(whole_stack)
     wait_for_phase(whole_stack, "while Spark reads")
+    run_id = run_ids(whole_stack)[-1]
     assert applications(whole_stack)
     web.terminate(run_id)
     trial.begins()

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 
-from sparkpar_assets.dead_runs import NOTED_WITHIN_SECONDS, _is_running, death_of, fail_dead_runs
+from sparkpar_assets.dead_runs import NOTED_WITHIN_SECONDS, _find, death_of, fail_dead_runs
 from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
 from sparkpar_assets.run_launcher import LocalRunLauncher
 
@@ -86,8 +87,8 @@ def test_a_run_that_does_not_note_its_process_in_time_was_killed_before_it_could
 
 
 def test_a_process_that_is_younger_than_the_run_is_another_one() -> None:
-    assert _is_running(os.getpid(), noted_at=time.time())
-    assert not _is_running(os.getpid(), noted_at=time.time() - 7 * 24 * 3600)
+    assert _find(os.getpid(), noted_at=time.time())
+    assert not _find(os.getpid(), noted_at=time.time() - 7 * 24 * 3600)
 
 
 def test_a_run_that_was_being_canceled_is_canceled(instance: dg.DagsterInstance) -> None:
@@ -108,3 +109,16 @@ def test_the_daemon_of_the_embedded_stack_asks_for_the_process(
         for pid in (os.getpid(), ended_process(), None)
     ]
     assert health == ["RUNNING", "NOT_FOUND", "RUNNING"]
+
+
+def test_a_run_that_a_command_has_started_can_be_canceled_in_the_web_interface(
+    instance: dg.DagsterInstance,
+) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        run = run_of(instance, process.pid)
+        assert instance.run_launcher.terminate(run.run_id)
+        assert process.wait(10) == -signal.SIGINT
+    assert status(instance, run) == dg.DagsterRunStatus.CANCELING
+    assert not instance.run_launcher.terminate(run.run_id), "there is nothing left to end"
+    assert fail_dead_runs(instance) == [run.run_id]
+    assert status(instance, run) == dg.DagsterRunStatus.CANCELED
