@@ -46,6 +46,7 @@ def run_on_warm_session(
         fare_trends,
     ),
     reader: Callable[..., dg.ConfigurableIOManager] = BigQueryYears,
+    instance: dg.DagsterInstance | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Materialize an asset in this process, whose environment has to be the workbench's.
 
@@ -55,11 +56,12 @@ def run_on_warm_session(
         tags: Tags of the run; they name its partitions.
         assets: The platform's, or others.
         reader: What loads the tables; made of ``tables`` and ``spark``.
+        instance: The Dagster instance, if not the workbench's.
     """
     environment = RunEnvironment.configure_at_launch()
     spark = WarmSpark.configure_at_launch(environment=environment)
     bigquery = BigQueryTables.configure_at_launch(environment=environment)
-    with bench.instance() as instance:
+    with instance or bench.instance() as used:
         return dg.materialize(
             assets,
             selection=[asset],
@@ -71,7 +73,7 @@ def run_on_warm_session(
                 "s3_parquet": S3ParquetIOManager(environment=environment, spark=spark),
             },
             tags=dict(tags or {}),
-            instance=instance,
+            instance=used,
             raise_on_error=False,
         )
 

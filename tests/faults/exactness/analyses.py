@@ -221,7 +221,19 @@ COUNTS = st.one_of(
     st.builds(counted, st.sampled_from(DISTINCT).map("DISTINCT {}".format), MAYBE_CONDITIONS),
     st.builds(met, CONDITIONS),
 )
+
+
+@st.composite
+def _guarded(draw: st.DrawFn) -> Expression:
+    """A quotient that is an error in rows which its filter leaves out."""
+    dividend, divisor = draw(st.sampled_from(AMOUNTS)), draw(st.sampled_from([*AMOUNTS, COUNT]))
+    condition = _alike(f"{divisor.sql} <> 0")
+    aggregate = draw(st.sampled_from([summed, averaged]))
+    return aggregate(arithmetic("/", dividend, divisor, FACTOR), condition)
+
+
 EXACT = st.one_of(
+    _guarded(),
     st.builds(summed, TERMS, MAYBE_CONDITIONS),
     st.builds(averaged, TERMS, MAYBE_CONDITIONS),
     st.builds(extreme, st.sampled_from(["min", "max"]), TERMS),
@@ -270,8 +282,8 @@ METRICS = st.one_of(COUNTS, EXACT, EXACT, QUOTIENTS, _of_aggregates(QUOTIENTS), 
 
 @st.composite
 def analyses(draw: st.DrawFn) -> Analysis:
-    """An analysis of up to two groups and six metrics."""
-    metrics = draw(st.lists(METRICS, min_size=1, max_size=6))
+    """An analysis of up to two groups and eight metrics."""
+    metrics = draw(st.lists(METRICS, min_size=2, max_size=8))
     named = {f"m{i}": metric for i, metric in enumerate(metrics)}
     if draw(st.integers(0, 7)) == 7:
         return Analysis(draw(GROUPINGS), named, *draw(_where_computed()))

@@ -55,6 +55,8 @@ SPEEDS = st.one_of(
     st.floats(-1e100, 1e100, allow_subnormal=False),
     st.sampled_from([0.0, -0.0, 0.1, 12.5, math.nan, math.inf, -math.inf]),
 )
+NULLS: list[list[None]] = [[], [], [None], [None, None, None]]
+"""How many of a column's values are NULL."""
 
 
 @st.composite
@@ -88,8 +90,10 @@ def tables(draw: st.DrawFn) -> pa.Table:
 
 
 def _palette(draw: st.DrawFn, palette: st.SearchStrategy[Any]) -> Sequence[Any]:
-    """The values of one column: often NULL among them, now and then nothing else."""
-    return draw(st.lists(st.one_of(palette, palette, palette, st.none()), min_size=1, max_size=5))
+    """The values of one column: mostly several, with NULL among them or not, or NULL alone."""
+    fewest = draw(st.sampled_from([3, 2, 2, 1]))
+    values = draw(st.lists(palette, min_size=fewest, max_size=5))
+    return values + draw(st.sampled_from(NULLS)) if draw(st.integers(0, 12)) < 12 else [None]
 
 
 def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
