@@ -25,7 +25,11 @@ EVERYTHING = """
 query Everything {
   runsOrError { ... on Runs { results {
     runId status runConfigYaml tags { key value }
-    eventConnection { events { ... on MessageEvent { message eventType } } }
+    eventConnection { events {
+      ... on MessageEvent { message eventType }
+      ... on ExecutionStepFailureEvent { error { message stack } failureMetadata { description } }
+      ... on RunFailureEvent { error { message stack } }
+    } }
   } } }
   assetNodes { assetKey { path } description metadataEntries { label description }
     assetMaterializations { metadataEntries { label ... on TextMetadataEntry { text }

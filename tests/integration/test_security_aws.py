@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,14 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import boto3
+import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
 from sparkpar_assets.project import PROJECT_ROOT
-from sparkpar_assets.resources.s3 import s3_client
+from sparkpar_assets.resources.s3 import check_bucket, s3_client
 from sparkpar_assets.settings import Settings, load_settings
 from tests.integration.versions import fares, trips_table
 from tests.integration.workbench import FARES, Workbench, wait_until
@@ -26,6 +29,7 @@ from tests.integration.workbench import FARES, Workbench, wait_until
 BUCKET, REGION = "my-bucket", "us-east-1"
 POLICY = (PROJECT_ROOT / "docs" / "policies" / "aws.json").read_text()
 REQUESTS_BEFORE_KEYS_COUNT = 6
+REQUEST = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (/\S*) HTTP')
 TRUST = json.dumps(
     {
         "Version": "2012-10-17",
@@ -130,27 +134,62 @@ def check_rights(settings: Settings) -> None:
         client.put_object(Bucket=BUCKET, Key="elsewhere/probe", Body=b"probe")
 
 
-def test_a_run_needs_no_more_than_the_policy_and_a_temporary_key(
-    workbench: Workbench, aws: Aws
+def test_a_temporary_key_is_good_for_its_prefix_alone(aws: Aws) -> None:
+    values = aws.temporary_key()
+    check_rights(load_settings(aws.settings | values))
+    lost = load_settings(aws.settings | values | {"AWS_SESSION_TOKEN": "another"})
+    with pytest.raises(dg.Failure, match="refused the AWS credentials"):
+        check_bucket(lost)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_temporary_key_asks_for_nothing_that_the_policy_does_not_allow(
+    workbench: Workbench, tmp_path: Path
 ) -> None:
+    """On a server that logs what is asked and refuses nothing: it cannot check S3A's requests."""
     for year in (2018, 2019):
         workbench.load_trips(year, trips_table(year - 2015))
-    values = aws.settings | aws.temporary_key()
-    workbench.configure(**values)
-    workbench.materialize_years(2018, 2019)
-    workbench.materialize_years(2018, 2019)  # replaces, archives and cleans up as well
-    client = s3_client(workbench.settings)
-    for year in (2018, 2019):
-        body = client.get_object(Bucket=BUCKET, Key=f"sparkpar/{FARES}/year={year}/data.parquet")
-        rows = pq.ParquetFile(io.BytesIO(body["Body"].read())).read().to_pylist()
-        assert rows == fares(year - 2015)
-    assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
-    check_rights(workbench.settings)
+    with server(tmp_path / "log") as url:
+        made = Aws(url, "arn:aws:iam::123456789012:role/sparkpar", ("maker", "maker"))
+        client = made.client("s3", made.key)
+        client.create_bucket(Bucket=BUCKET)
+        workbench.configure(**made.settings, **made.temporary_key())
+        before = len((tmp_path / "log").read_text().splitlines())
+        workbench.materialize_years(2018, 2019)
+        workbench.materialize_years(2018, 2019)  # replaces, archives and cleans up as well
+        lines = (tmp_path / "log").read_text().splitlines()[before:]
+        for year in (2018, 2019):
+            key = f"sparkpar/{FARES}/year={year}/data.parquet"
+            body = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            assert pq.ParquetFile(io.BytesIO(body)).read().to_pylist() == fares(year - 2015)
+        assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+    requests = [found.groups() for line in lines if (found := REQUEST.search(line))]
+    assert len(requests) > 100
+    needed = {needed_right(method, unquote(path)) for method, path in requests}
+    statements = json.loads(POLICY)["Statement"]
+    allowed = {(action, s["Resource"]) for s in statements for action in s["Action"]}
+    # Uploads are aborted only after a run that was killed.
+    abort = ("s3:AbortMultipartUpload", f"arn:aws:s3:::{BUCKET}/sparkpar/*")
+    assert needed == allowed - {abort}
 
-    workbench.configure(AWS_SESSION_TOKEN="")
-    done = workbench.materialize("--select", FARES, "--partition", "2018")
-    assert done.returncode != 0
-    assert "refused the AWS credentials" in done.stdout + done.stderr
+
+def needed_right(method: str, path: str) -> tuple[str, str]:
+    """Action and resource that a request needs (AWS, Amazon S3 API reference)."""
+    address, _, query = path.partition("?")
+    bucket, _, key = address.removeprefix("/").partition("/")
+    if not key:
+        action = {
+            "GET": "ListBucketMultipartUploads" if query.startswith("uploads") else "ListBucket",
+            "HEAD": "ListBucket",
+        }.get(method, method)
+        if method == "POST" and query.startswith("delete"):  # of the keys in its body
+            return "s3:DeleteObject", f"arn:aws:s3:::{bucket}/sparkpar/*"
+        return f"s3:{action}", f"arn:aws:s3:::{bucket}"
+    prefix = "sparkpar/*" if key.startswith("sparkpar/") else key
+    is_abort = method == "DELETE" and "uploadId=" in query
+    verb = {"GET": "Get", "HEAD": "Get", "DELETE": "Delete"}.get(method, "Put")
+    action = "AbortMultipartUpload" if is_abort else f"{verb}Object"
+    return f"s3:{action}", f"arn:aws:s3:::{bucket}/{prefix}"
 
 
 def test_a_profile_of_an_assumed_role_is_used(

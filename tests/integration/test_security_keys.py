@@ -80,6 +80,7 @@ def endpoint(workbench: Workbench) -> Iterator[RevokingServer]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_replaced_key_is_used_by_the_next_run_and_the_old_one_sent_no_more(
     workbench: Workbench, key: dict[str, str], endpoint: RevokingServer
 ) -> None:
