@@ -12,8 +12,9 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -78,6 +79,13 @@ LOSSES = {
     ),
 }
 """Patterns of what Spark says, in the order of their precedence, and what to say of it."""
+MOST_LOST_EXECUTORS = 20
+"""One after the other, without a task done in between."""
+EXECUTORS_END = (
+    f"{MOST_LOST_EXECUTORS} executors of Spark ended, one after the other, before any had done a "
+    "task. Look at the workers' logs for the reason, and check SPARK_EXECUTOR_MEMORY and "
+    "SPARK_EXECUTOR_JAVA_OPTIONS."
+)
 DRIVER_LOST = (
     "Spark's driver has ended: its JVM was killed, or ran out of memory. Materialize the "
     "partitions again, and raise SPARK_DRIVER_MEMORY if that does not help."
@@ -151,18 +159,36 @@ class Spark(dg.ConfigurableResource[object]):
 
     @contextmanager
     def progress(self, log: "DagsterLogManager") -> Iterator[None]:
-        """Write Spark's progress to the run's log while the block lasts."""
+        """Write Spark's progress to the run's log while the block lasts.
+
+        Raises:
+            dg.Failure: One executor after the other ended, and no task was done.
+        """
         context = self.session.sparkContext
-        ended = threading.Event()
+        ended, hopeless = threading.Event(), threading.Event()
+
+        def give_up() -> None:
+            hopeless.set()
+            context.cancelAllJobs()
+
         watcher = threading.Thread(
             target=_watch,
-            args=(f"{context.uiWebUrl}/api/v1/applications/{context.applicationId}", log, ended),
+            args=(
+                f"{context.uiWebUrl}/api/v1/applications/{context.applicationId}",
+                log,
+                ended,
+                give_up,
+            ),
             name="spark-progress",
             daemon=True,
         )
         watcher.start()
         try:
             yield
+        except Exception as error:
+            if hopeless.is_set():
+                raise dg.Failure(EXECUTORS_END, allow_retries=False) from error
+            raise
         finally:
             ended.set()
             watcher.join(timeout=PROGRESS_SECONDS)
@@ -580,27 +606,49 @@ def _escape(value: str) -> str:
     return f"\\{escaped}" if escaped.startswith(" ") else escaped
 
 
-def _watch(api: str, log: "DagsterLogManager", ended: threading.Event) -> None:
+@dataclass
+class _LostExecutors:
+    """How many executors were lost since the last task that was done."""
+
+    done: int = 0
+    lost_then: int = 0
+
+    def count(self, executors: Sequence[Mapping[str, object]]) -> int:
+        """The number, after a look at all executors that there are or were."""
+        done = sum(int(str(item["completedTasks"])) for item in executors)
+        lost = sum(not item["isActive"] for item in executors)
+        if done > self.done:
+            self.done, self.lost_then = done, lost
+        return lost - self.lost_then
+
+
+def _watch(
+    api: str, log: "DagsterLogManager", ended: threading.Event, give_up: Callable[[], None]
+) -> None:
     """Log each change of the application's active stages until ``ended``.
 
     Args:
         api: The application's address in Spark's REST API (Spark documentation, "Monitoring").
         log: The run's log.
         ended: Set when there is nothing more to watch.
+        give_up: Called when one executor after the other ends, and no task is done. Spark's
+            master would start executors for ever: each that begins resets its count of failures.
     """
     import requests
 
-    last = ""
+    last, losses = "", _LostExecutors()
     while not ended.wait(PROGRESS_SECONDS):
         try:
             stages = requests.get(f"{api}/stages?status=active", timeout=PROGRESS_SECONDS).json()
-            executors = requests.get(f"{api}/executors", timeout=PROGRESS_SECONDS).json()
+            executors = requests.get(f"{api}/allexecutors", timeout=PROGRESS_SECONDS).json()
         except (requests.RequestException, ValueError):
             continue  # Progress is a courtesy: a UI that does not answer is not the run's failure.
-        line = _describe_progress(stages, executors)
+        line = _describe_progress(stages, [item for item in executors if item["isActive"]])
         if line and line != last:
             log.info(line)
             last = line
+        if losses.count(executors) >= MOST_LOST_EXECUTORS:
+            give_up()
 
 
 def _describe_progress(

@@ -144,8 +144,8 @@ def test_a_run_succeeds_though_an_executor_is_killed(workbench: Workbench, trial
     trial.is_over("run succeeds")
 
 
-@pytest.mark.fault("every executor runs out of memory")
-def test_a_run_whose_executors_lack_memory_fails_with_a_sentence(
+@pytest.mark.fault("every executor ends at its start, for want of memory")
+def test_a_run_whose_executors_end_at_their_start_fails_with_a_sentence(
     workbench: Workbench, trial: Trial
 ) -> None:
     load_samples(workbench)
@@ -153,7 +153,7 @@ def test_a_run_whose_executors_lack_memory_fails_with_a_sentence(
     workbench.configure(SPARK_EXECUTOR_JAVA_OPTIONS=f"{enough} -XX:MaxDirectMemorySize=12m")
     trial.begins()
     run = begin(workbench)
-    fail(workbench, run, "Raise SPARK_EXECUTOR_MEMORY")
+    fail(workbench, run, "executors of Spark ended, one after the other")
     assert not assert_published_years_are_whole(workbench)
     assert_nothing_left(workbench)
     workbench.configure(SPARK_EXECUTOR_JAVA_OPTIONS=enough)

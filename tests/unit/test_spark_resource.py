@@ -18,6 +18,7 @@ from sparkpar_assets.resources.spark import (
     _configuration,
     _describe_progress,
     _launch_environment,
+    _LostExecutors,
     check_jars,
     check_master,
     explained_losses,
@@ -210,3 +211,13 @@ def test_what_spark_has_lost_is_said_in_a_sentence(said: str, remedy: str) -> No
 def test_what_spark_says_of_anything_else_is_left_as_it_is() -> None:
     with pytest.raises(PySparkException, match="AnalysisException"), explained_losses():
         raise PySparkException("AnalysisException")
+
+
+def test_executors_are_counted_as_lost_until_a_task_is_done() -> None:
+    losses = _LostExecutors()
+
+    def lost(dead: int, done: int) -> int:
+        executors = [{"isActive": False, "completedTasks": 0}] * dead
+        return losses.count([*executors, {"isActive": True, "completedTasks": done}])
+
+    assert [lost(0, 0), lost(3, 0), lost(5, 1), lost(5, 1), lost(9, 1)] == [0, 3, 0, 0, 4]
