@@ -71,13 +71,18 @@ def create_dagster_instance(state: State) -> None:
 
 
 def fail_dead_runs(state: State) -> list[str]:
-    """Mark as failed what was killed with the machine; returns the ids of these runs."""
+    """Mark as failed what was killed with the machine; returns the ids of these runs.
+
+    With a launcher of the user's own, runs may be on other machines: those are left alone.
+    """
     import dagster as dg
 
     from sparkpar_assets import dead_runs
+    from sparkpar_assets.run_launcher import LocalRunLauncher
 
     with dg.DagsterInstance.from_config(str(state.dagster_home)) as instance:
-        return dead_runs.fail_dead_runs(instance)
+        local = isinstance(instance.run_launcher, LocalRunLauncher)
+        return dead_runs.fail_dead_runs(instance) if local else []
 
 
 def _is_ours(text: str) -> bool:

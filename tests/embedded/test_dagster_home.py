@@ -1,12 +1,28 @@
 """The embedded stack's dagster.yaml: ours is kept up to date, a user's own is left alone."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
+from dagster._core.events import EngineEventData
 
-from sparkpar_assets.embedded.dagster_home import DAGSTER_YAML, OURS, write_dagster_yaml
+from sparkpar_assets.embedded.dagster_home import (
+    DAGSTER_YAML,
+    OURS,
+    fail_dead_runs,
+    write_dagster_yaml,
+)
+from sparkpar_assets.embedded.state import State
 from sparkpar_assets.project import PROJECT_ROOT
+
+
+@dg.job
+def nothing() -> None:
+    """A job whose runs a test has begin as it likes."""
+
 
 BEFORE = """\
 telemetry:
@@ -52,3 +68,19 @@ def test_runs_are_monitored_retried_and_give_back_their_place_here_as_in_the_con
     compose = yaml.safe_load((PROJECT_ROOT / "docker" / "dagster.yaml").read_text())
     for part in ("run_monitoring", "run_retries"):
         assert embedded[part] == compose[part]
+
+
+def test_runs_of_a_launcher_of_the_users_own_are_left_alone(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    write_dagster_yaml(state.dagster_home)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with dg.DagsterInstance.from_config(str(state.dagster_home)) as instance:
+        run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+        instance.report_engine_event("Begins", run, EngineEventData.in_process(process.pid))
+    file = state.dagster_home / "dagster.yaml"
+    ours = file.read_text()
+    file.write_text("telemetry: {enabled: false}")
+    assert fail_dead_runs(state) == []
+    file.write_text(ours)
+    assert fail_dead_runs(state) == [run.run_id]
