@@ -36,7 +36,8 @@ from sparkpar_assets.io_managers.staging import (
 from sparkpar_assets.metadata import SCHEMA_KEY, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.s3 import explained_errors
-from sparkpar_assets.resources.spark import Spark, explained_data_errors, explained_losses
+from sparkpar_assets.resources.spark import Spark, explained_data_errors
+from sparkpar_assets.resources.spark_losses import explained_losses
 from sparkpar_assets.retries import retrying
 
 if TYPE_CHECKING:

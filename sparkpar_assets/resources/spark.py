@@ -1,6 +1,5 @@
 """The life of the Spark session: one a run, started at first use, stopped in the end."""
 
-import fcntl
 import os
 import re
 import shlex
@@ -14,7 +13,6 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -26,6 +24,12 @@ from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.java import JavaNotUsableError, find_java_home
 from sparkpar_assets.resources.private_files import read_private
 from sparkpar_assets.resources.s3 import check_bucket
+from sparkpar_assets.resources.scratch import SCRATCH_PREFIX, hold_scratch, remove_dead_scratch
+from sparkpar_assets.resources.spark_losses import (
+    EXECUTORS_END,
+    MOST_LOST_EXECUTORS,
+    LostExecutors,
+)
 from sparkpar_assets.resources.spark_security import AUTHENTICATION, refusal
 from sparkpar_assets.settings import Settings
 
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
 MASTER_TIMEOUT_SECONDS = 5
 PROGRESS_SECONDS = 3
 JVM_EXIT_SECONDS = 120
-SCRATCH_PREFIX = "sparkpar-"
-SCRATCH_LOCK = "lock"
 SCRATCH_PROPERTY = "run.scratch"
 """System property of driver and executors: the folder of what is gone with the run. (Spark refuses
 to pass on names that begin with its own.)"""
@@ -55,41 +57,6 @@ DATA_ERROR = re.compile(
 )
 """What Spark says of rows that its SQL refuses, without the advice to turn that off (Spark's
 documentation, "Error Conditions")."""
-LOSSES = {
-    r"No space left on device": (
-        "The disk of a Spark worker is full. Make room where its SPARK_LOCAL_DIRS and its work "
-        "folder are, then materialize the partitions again."
-    ),
-    # 52 is what an executor's JVM exits with then (SparkExitCode.OOM), 137 after Linux killed it.
-    r"(?s)stage failure.*(?:OutOf\w*Memory|exited with code (?:52|137))": (
-        "Spark's executors ran out of memory. Raise SPARK_EXECUTOR_MEMORY, then materialize the "
-        "partitions again."
-    ),
-    r"OutOfMemoryError": (
-        "Spark's driver ran out of memory. Raise SPARK_DRIVER_MEMORY, then materialize the "
-        "partitions again."
-    ),
-    r"ExecutorLostFailure": (
-        "Spark lost an executor each time it tried one task. Look at the workers' logs for what "
-        "ends them, then materialize the partitions again."
-    ),
-    r"Master removed our application|[Aa]ll masters are unresponsive|SparkContext was shut down": (
-        "Spark's master gave this run up. Look at its log and at the workers', then materialize "
-        "the partitions again."
-    ),
-}
-"""Patterns of what Spark says, in the order of their precedence, and what to say of it."""
-MOST_LOST_EXECUTORS = 20
-"""One after the other, without a task done in between."""
-EXECUTORS_END = (
-    f"{MOST_LOST_EXECUTORS} executors of Spark ended, one after the other, before any had done a "
-    "task. Look at the workers' logs for the reason, and check SPARK_EXECUTOR_MEMORY and "
-    "SPARK_EXECUTOR_JAVA_OPTIONS."
-)
-DRIVER_LOST = (
-    "Spark's driver has ended: its JVM was killed, or ran out of memory. Materialize the "
-    "partitions again, and raise SPARK_DRIVER_MEMORY if that does not help."
-)
 SHUFFLE_CORES = 8
 """Assumed where a run takes what is free: the counts by fare are small even for all years."""
 
@@ -267,51 +234,6 @@ def explained_data_errors(asset: str) -> Iterator[None]:
             "Mend the rows, or the expression that they go into.",
             allow_retries=False,
         ) from error
-
-
-@contextmanager
-def explained_losses() -> Iterator[None]:
-    """Say in a sentence what of Spark itself was lost, and could not be made up for.
-
-    Spark tries a task four times, on what executors there are, before it gives up.
-
-    Raises:
-        dg.Failure: The driver or executors ended, or a disk is full.
-    """
-    from py4j.protocol import Py4JJavaError, Py4JNetworkError
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except (ConnectionError, Py4JNetworkError) as error:
-        raise dg.Failure(DRIVER_LOST, allow_retries=False) from error
-    except (Py4JJavaError, PySparkException) as error:
-        text = str(error)
-        for pattern, sentence in LOSSES.items():
-            if re.search(pattern, text):
-                raise dg.Failure(sentence) from error  # retries.py knows which are worth a try
-        raise
-
-
-def hold_scratch(scratch: Path) -> int:
-    """Lock a run's folder of temporary files, until the run ends in whatever way.
-
-    Returns:
-        The file descriptor to close when the folder is gone.
-    """
-    new = scratch / f"{SCRATCH_LOCK}.new"
-    lock = os.open(new, os.O_WRONLY | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    new.rename(scratch / SCRATCH_LOCK)  # nobody finds a lock that is not held yet
-    return lock
-
-
-def remove_dead_scratch() -> None:
-    """Remove the temporary files of this user's runs that were killed: nobody holds their locks."""
-    for file in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*/{SCRATCH_LOCK}"):
-        with suppress(OSError), file.open("r+") as lock:  # another run may be faster
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def _stop_session(session: "SparkSession") -> None:
@@ -606,22 +528,6 @@ def _escape(value: str) -> str:
     return f"\\{escaped}" if escaped.startswith(" ") else escaped
 
 
-@dataclass
-class _LostExecutors:
-    """How many executors were lost since the last task that was done."""
-
-    done: int = 0
-    lost_then: int = 0
-
-    def count(self, executors: Sequence[Mapping[str, object]]) -> int:
-        """The number, after a look at all executors that there are or were."""
-        done = sum(int(str(item["completedTasks"])) for item in executors)
-        lost = sum(not item["isActive"] for item in executors)
-        if done > self.done:
-            self.done, self.lost_then = done, lost
-        return lost - self.lost_then
-
-
 def _watch(
     api: str, log: "DagsterLogManager", ended: threading.Event, give_up: Callable[[], None]
 ) -> None:
@@ -636,7 +542,7 @@ def _watch(
     """
     import requests
 
-    last, losses = "", _LostExecutors()
+    last, losses = "", LostExecutors()
     while not ended.wait(PROGRESS_SECONDS):
         try:
             stages = requests.get(f"{api}/stages?status=active", timeout=PROGRESS_SECONDS).json()

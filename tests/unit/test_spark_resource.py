@@ -13,17 +13,15 @@ import pytest
 from pyspark.errors import PySparkException
 
 from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.resources.scratch import SCRATCH_PREFIX, remove_dead_scratch
 from sparkpar_assets.resources.spark import (
-    SCRATCH_PREFIX,
     _configuration,
     _describe_progress,
     _launch_environment,
-    _LostExecutors,
     check_jars,
     check_master,
-    explained_losses,
-    remove_dead_scratch,
 )
+from sparkpar_assets.resources.spark_losses import LostExecutors, explained_losses
 from sparkpar_assets.resources.spark_security import AUTHENTICATION
 from sparkpar_assets.settings import load_settings
 
@@ -164,7 +162,7 @@ def test_progress_counts_the_tasks_of_active_stages() -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from sparkpar_assets.resources.spark import hold_scratch
+from sparkpar_assets.resources.scratch import hold_scratch
 hold_scratch(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -214,7 +212,7 @@ def test_what_spark_says_of_anything_else_is_left_as_it_is() -> None:
 
 
 def test_executors_are_counted_as_lost_until_a_task_is_done() -> None:
-    losses = _LostExecutors()
+    losses = LostExecutors()
 
     def lost(dead: int, done: int) -> int:
         executors = [{"isActive": False, "completedTasks": 0}] * dead
