@@ -269,6 +269,21 @@ def test_a_year_whose_sum_overflows_keeps_what_it_has_and_names_metric_and_group
     assert "year=2018" not in str(bench.keys("large/"))
 
 
+def test_a_condition_keeps_as_many_digits_as_a_group(bench: Workbench) -> None:
+    """Spark's own product of the two has 6 after the point: 0."""
+    amounts = {"a": [Decimal("0.001")], "b": [Decimal("0.0004")]}
+    rows = pa.table({name: pa.array(one, NUMERIC) for name, one in amounts.items()})
+    text = f"""
+        asset: small
+        table: {load(bench, "small", rows)}
+        where: a * b > 0
+        group_by: [a * b AS product]
+        metrics: {{n: count(*)}}
+    """
+    assert analyse(bench, text).success
+    assert rows_of(bench, None, "small") == [(Decimal("0.0000004"), 1)]
+
+
 EXAMPLE = pa.table(
     {
         "word": ["1", "zwei"],
