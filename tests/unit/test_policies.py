@@ -33,31 +33,29 @@ def policy(name: str) -> dict[str, Any]:
 
 
 def used_operations() -> set[str]:
-    """The operations of S3 clients that the platform calls, by their name or as a paginator."""
-    found = set()
-    for file in (PROJECT_ROOT / "sparkpar_assets").rglob("*.py"):
-        if "embedded" in file.parts:
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                continue
-            owner = ast.unparse(node.func.value)
-            if owner.endswith(("client", "s3_client(settings)")) and node.args[:1] != []:
-                first = node.args[0]
-                if node.func.attr == "get_paginator" and isinstance(first, ast.Constant):
-                    found.add(str(first.value))
-            if owner.endswith(("client", "s3_client(settings)")):
-                found.add(node.func.attr)
-    return found & {*ACTIONS, *_operations_of_s3()}
+    """The operations of S3 that the platform calls on a client, by their name or as a paginator."""
+    files = (PROJECT_ROOT / "sparkpar_assets").rglob("*.py")
+    calls = [
+        (node.func.attr, [arg.value for arg in node.args if isinstance(arg, ast.Constant)])
+        for file in files
+        if "embedded" not in file.parts
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value).endswith(("client", "client(settings)"))
+    ]
+    names = {str(args[0]) if name == "get_paginator" else name for name, args in calls}
+    return names & operations_of_s3()
 
 
-def _operations_of_s3() -> set[str]:
+def operations_of_s3() -> set[str]:
+    """All operations that boto3's S3 client knows."""
     import boto3
 
     client = boto3.Session().client(
         "s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
     )
-    return set(client.meta.method_to_api_mapping)
+    return {"copy", *client.meta.method_to_api_mapping}
 
 
 def test_the_policy_of_aws_allows_just_what_the_code_calls() -> None:
