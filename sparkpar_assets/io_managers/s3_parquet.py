@@ -233,28 +233,28 @@ class _Run:
         with (
             explained_data_errors(self.dataset.asset),
             explained_losses(),
+            _cached(publication.shared),
             self.spark.progress(self.context.log),
         ):
-            if publication.shared is not None:
-                publication.shared.persist()
-            try:
-                if self.years:
-                    rows = publication.rows.repartition("year").sortWithinPartitions(
-                        "year", *publication.order_by
-                    )
-                    rows.write.partitionBy("year").parquet(path)
-                else:
-                    rows = publication.rows.coalesce(1).sortWithinPartitions(*publication.order_by)
-                    rows.write.parquet(path)
-                audit = publication.audit.collect() if publication.audit is not None else []
-            finally:
-                if publication.shared is not None:
-                    publication.shared.unpersist()
+            self._write(path)
+            audit = publication.audit.collect() if publication.audit is not None else []
         self.context.log.info(
             f"Spark application {session.sparkContext.applicationId} staged the rows in "
             f"{time.monotonic() - started:.1f} s."
         )
         return _Staged(_staged_keys(area), audit)
+
+    def _write(self, path: str) -> None:
+        """Write one file for each year, or for all where there are none."""
+        publication = self.publication
+        if self.years:
+            rows = publication.rows.repartition("year").sortWithinPartitions(
+                "year", *publication.order_by
+            )
+            rows.write.partitionBy("year").parquet(path)
+        else:
+            rows = publication.rows.coalesce(1).sortWithinPartitions(*publication.order_by)
+            rows.write.parquet(path)
 
     def _seconds_until_staged(self) -> dict[str, float]:
         """How long the phases took that all years of the run share.
@@ -401,6 +401,25 @@ class _Run:
             asset_key=self.context.asset_key,
             partition_key=_of_year(year),
         )
+
+
+@contextmanager
+def _cached(shared: "DataFrame | None") -> Iterator[None]:
+    """Keep a DataFrame in Spark's cache while the block lasts.
+
+    Where the block is interrupted, the cache goes with the session: to free it would wait for the
+    stages that fill it (Spark's CachedRDDBuilder holds its lock until they are done).
+    """
+    if shared is None:
+        yield
+        return
+    shared.persist()
+    try:
+        yield
+    except Exception:
+        shared.unpersist()
+        raise
+    shared.unpersist()
 
 
 def _of_year(year: str) -> str | None:

@@ -35,6 +35,7 @@ from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterLogManager
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 MASTER_TIMEOUT_SECONDS = 5
@@ -126,7 +127,7 @@ class Spark(dg.ConfigurableResource[object]):
 
     @contextmanager
     def progress(self, log: "DagsterLogManager") -> Iterator[None]:
-        """Write Spark's progress to the run's log while the block lasts.
+        """Write Spark's progress to the run's log while the block lasts; if it fails, end its jobs.
 
         Raises:
             dg.Failure: One executor after the other ended, and no task was done.
@@ -152,8 +153,9 @@ class Spark(dg.ConfigurableResource[object]):
         watcher.start()
         try:
             yield
-        except Exception as error:
-            if hopeless.is_set():
+        except BaseException as error:
+            _cancel_jobs(context)
+            if hopeless.is_set() and isinstance(error, Exception):
                 raise dg.Failure(EXECUTORS_END, allow_retries=False) from error
             raise
         finally:
@@ -234,6 +236,14 @@ def explained_data_errors(asset: str) -> Iterator[None]:
             "Mend the rows, or the expression that they go into.",
             allow_retries=False,
         ) from error
+
+
+def _cancel_jobs(context: "SparkContext") -> None:
+    """Have Spark do no more: its jobs would go on for nobody."""
+    from py4j.protocol import Py4JError
+
+    with suppress(Py4JError, OSError):  # its JVM was killed
+        context.cancelAllJobs()
 
 
 def _stop_session(session: "SparkSession") -> None:
