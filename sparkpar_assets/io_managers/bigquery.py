@@ -19,7 +19,7 @@ from sparkpar_assets.transforms.aggregation import filtered
 from sparkpar_assets.transforms.sql import SqlError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 ROWS_PER_STREAM = 50_000
 """A stream is a Spark task, whose start costs more than reading so many rows."""
@@ -96,15 +96,16 @@ class BigQueryYears(dg.ConfigurableIOManager):
         Raises:
             dg.Failure: No year can be read, or to read all of them is more than the limit allows.
         """
-        return retrying(lambda: self._load(context), context.log, under_way=False)
-
-    def _load(self, context: dg.InputContext) -> SourceYears:
         settings = self.tables.environment.settings
         source = TableSource.of_input(context.definition_metadata)
         if source is None:
             raise RuntimeError(f"The input {context.name} has no TableSource in its metadata.")
         years = context.asset_partition_keys if source.is_yearly else []
-        plan = plan_reading(self.tables, source, years, context.op_def.name)
+        plan = retrying(
+            lambda: plan_reading(self.tables, source, years, context.op_def.name),
+            context.log,
+            under_way=False,
+        )
         for year, reason in plan.refused.items():
             context.log.error(f"{year}: {reason}" if source.is_yearly else reason)
         if not plan.states:
@@ -112,7 +113,16 @@ class BigQueryYears(dg.ConfigurableIOManager):
         context.log.info(describe(plan.estimates))
         if plan.why_refused:
             raise _too_much(plan)
-        frames = [self._read(settings, source, plan, year) for year in plan.states]
+        session = retrying(lambda: self.spark.session, context.log, under_way=False)
+        # Each table alone: the connector asks BigQuery for its metadata once, whatever the answer.
+        frames = [
+            retrying(
+                lambda year=year: self._read(session, settings, source, plan, year),  # type: ignore[misc]
+                context.log,
+                under_way=True,
+            )
+            for year in plan.states
+        ]
         return SourceYears(
             rows=reduce(lambda one, other: one.unionByName(other), frames),
             states=plan.states,
@@ -123,8 +133,9 @@ class BigQueryYears(dg.ConfigurableIOManager):
             estimates=plan.estimates,
         )
 
+    @staticmethod
     def _read(
-        self, settings: Settings, source: TableSource, plan: ReadPlan, year: str
+        session: "SparkSession", settings: Settings, source: TableSource, plan: ReadPlan, year: str
     ) -> "DataFrame":
         from pyspark.sql import functions as F  # noqa: N812
 
@@ -152,7 +163,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
             options["maxParallelism"] = max(1, state.rows // ROWS_PER_STREAM)
             if moment := plan.moments.get(year):
                 options["snapshotTimeMillis"] = int(moment.timestamp() * 1000)
-        reader = self.spark.session.read.format("bigquery")
+        reader = session.read.format("bigquery")
         for name, value in options.items():
             if value is not None:
                 reader = reader.option(name, value)
