@@ -407,8 +407,8 @@ class _Run:
 def _cached(shared: "DataFrame | None") -> Iterator[None]:
     """Keep a DataFrame in Spark's cache while the block lasts.
 
-    Where the block is interrupted, the cache goes with the session: to free it would wait for the
-    stages that fill it (Spark's CachedRDDBuilder holds its lock until they are done).
+    Where the block is interrupted, the cache goes with the session: this thread's connection to the
+    JVM still waits for an answer.
     """
     if shared is None:
         yield

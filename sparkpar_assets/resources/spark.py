@@ -35,7 +35,6 @@ from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterLogManager
-    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 MASTER_TIMEOUT_SECONDS = 5
@@ -154,7 +153,7 @@ class Spark(dg.ConfigurableResource[object]):
         try:
             yield
         except BaseException as error:
-            _cancel_jobs(context)
+            _ask_apart(context.cancelAllJobs)  # else they would go on for nobody
             if hopeless.is_set() and isinstance(error, Exception):
                 raise dg.Failure(EXECUTORS_END, allow_retries=False) from error
             raise
@@ -201,7 +200,7 @@ class Spark(dg.ConfigurableResource[object]):
         session, self._session = self._session, None
         try:
             if session is not None:
-                _stop_session(session)
+                _ask_apart(session.stop)
         finally:
             if self._scratch is not None:
                 stop_jvm()
@@ -238,19 +237,21 @@ def explained_data_errors(asset: str) -> Iterator[None]:
         ) from error
 
 
-def _cancel_jobs(context: "SparkContext") -> None:
-    """Have Spark do no more: its jobs would go on for nobody."""
+def _ask_apart(call: Callable[[], object]) -> None:
+    """Call into the JVM from a thread of its own; a JVM that was killed answers nothing.
+
+    Each thread has a connection of its own. That of a thread which was interrupted still waits for
+    an answer: its next call would begin when the job has ended, and get the answer to that one.
+    """
     from py4j.protocol import Py4JError
 
-    with suppress(Py4JError, OSError):  # its JVM was killed
-        context.cancelAllJobs()
+    def ask() -> None:
+        with suppress(Py4JError, OSError):
+            call()
 
-
-def _stop_session(session: "SparkSession") -> None:
-    from py4j.protocol import Py4JError
-
-    with suppress(Py4JError, OSError):  # its JVM was killed: there is nothing to stop
-        session.stop()
+    thread = threading.Thread(target=ask, name="spark-end", daemon=True)
+    thread.start()
+    thread.join(timeout=JVM_EXIT_SECONDS)
 
 
 def stop_jvm() -> None:
@@ -259,7 +260,6 @@ def stop_jvm() -> None:
     Settings such as its class path, its credentials and its cached file systems belong to one run;
     PySpark would keep it for the next session.
     """
-    from py4j.protocol import Py4JError
     from pyspark import SparkContext
 
     gateway = SparkContext._gateway
@@ -267,8 +267,7 @@ def stop_jvm() -> None:
         return
     SparkContext._gateway = None
     SparkContext._jvm = None
-    with suppress(Py4JError, OSError):  # it was killed
-        gateway.shutdown()
+    _ask_apart(gateway.shutdown)
     gateway.proc.stdin.close()
     try:
         gateway.proc.wait(timeout=JVM_EXIT_SECONDS)
