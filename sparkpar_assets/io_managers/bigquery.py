@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -117,7 +117,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
         # Each table alone: the connector asks BigQuery for its metadata once, whatever the answer.
         frames = [
             retrying(
-                lambda year=year: self._read(session, settings, source, plan, year),  # type: ignore[misc]
+                partial(self._read, session, settings, source, plan, year),
                 context.log,
                 under_way=True,
             )
