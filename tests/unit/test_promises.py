@@ -8,7 +8,7 @@ import pytest
 
 from sparkpar_assets.project import PROJECT_ROOT
 
-DOCUMENTS = ["security.md"]
+DOCUMENTS = ["reliability.md", "security.md"]
 PROMISES = re.compile(r"^\| promise \| test \|\n\|---\|---\|\n((?:\|.*\n)+)", re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
@@ -52,3 +52,11 @@ def test_every_link_of_a_document_leads_somewhere(name: str) -> None:
     folder = PROJECT_ROOT / "docs"
     links = re.findall(r"\]\(([^)#]+)\)", (folder / name).read_text())
     assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
+
+
+def test_every_fault_is_named_by_a_promise() -> None:
+    text = "".join((PROJECT_ROOT / "docs" / name).read_text() for name in DOCUMENTS)
+    files = {file for file, _ in TEST.findall(text) if file.startswith("tests/faults/")}
+    made = [test for file in files for test in names_of_tests(PROJECT_ROOT / file)]
+    assert len(made) > 20
+    assert [test for test in made if f"::{test}`" not in text] == []
