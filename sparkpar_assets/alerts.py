@@ -6,6 +6,8 @@ import dagster as dg
 from pydantic import SecretStr
 
 from sparkpar_assets.pending import PARTITION, RANGE_END, RANGE_START
+from sparkpar_assets.resources.endpoints import check_url
+from sparkpar_assets.settings import Settings
 
 SECONDS = 5
 """To connect, and as long for the answer to begin. Several runs may have failed at once, and
@@ -48,8 +50,13 @@ def describe_failure(
     }
 
 
-def post_alert(url: SecretStr, alert: Mapping[str, str | None]) -> str | None:
+def post_alert(url: SecretStr, alert: Mapping[str, str | None], settings: Settings) -> str | None:
     """Post an alert to a webhook, once.
+
+    Args:
+        url: The webhook.
+        alert: What is posted, as JSON.
+        settings: Say whether plain HTTP is allowed.
 
     Returns:
         None, or what went wrong. The URL is a secret, and so are the messages of the errors, which
@@ -57,6 +64,11 @@ def post_alert(url: SecretStr, alert: Mapping[str, str | None]) -> str | None:
     """
     import requests
 
+    try:
+        # Here, and not where settings are read: no run shall fail for its alert.
+        check_url(url.get_secret_value(), "The webhook of ALERT_WEBHOOK_URL", settings)
+    except dg.Failure as refused:
+        return refused.description
     try:
         # Streamed and not read: an answer without end is none of our concern.
         with requests.post(

@@ -70,7 +70,7 @@ def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
     )
     if settings.alert_webhook_url is None:
         context.log.error(failure["text"])
-    elif problem := post_alert(settings.alert_webhook_url, failure):
+    elif problem := post_alert(settings.alert_webhook_url, failure, settings):
         context.log.error(f"{problem} The failure: {failure['text']}")
 
 

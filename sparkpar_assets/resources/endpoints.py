@@ -18,11 +18,9 @@ def check_endpoints(settings: Settings) -> None:
     Raises:
         dg.Failure: A setting names one, or what is no URL of a server.
     """
-    webhook = settings.alert_webhook_url
     urls = {
         "AWS_ENDPOINT_URL_S3": settings.s3_endpoint,
         "BIGQUERY_EMULATOR_HOST": settings.bigquery_http_endpoint,
-        "ALERT_WEBHOOK_URL": webhook.get_secret_value() if webhook else None,
     }
     for variable, url in urls.items():
         if url:

@@ -536,12 +536,20 @@ def test_a_webhook_that_hangs_is_given_up_after_seconds(bench: Workbench, alert:
     assert "hush" not in logged
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/hush", "hush", "http://[hush"])
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://127.0.0.1:1/hush", "could not be reached ("),
+        ("hush", "is no URL of a server."),
+        ("http://[hush", "is no URL of a server."),
+        ("http://hush.example.com/T0/B0", "is plain http:// to another machine"),
+    ],
+)
 def test_a_webhook_that_is_not_there_or_no_url_harms_nothing(
-    bench: Workbench, alert: Alert, url: str
+    bench: Workbench, alert: Alert, url: str, problem: str
 ) -> None:
     bench.configure(ALERT_WEBHOOK_URL=url)
     _, logged = alert()
-    assert "The webhook of ALERT_WEBHOOK_URL could not be reached (" in logged
+    assert f"The webhook of ALERT_WEBHOOK_URL {problem}" in logged
     assert cause_of(bench) in logged
     assert "hush" not in logged

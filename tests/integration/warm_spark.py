@@ -27,10 +27,7 @@ class WarmSpark(Spark):
     def _start(self, settings: Settings) -> "SparkSession":
         from pyspark.sql import SparkSession
 
-        session = SparkSession.getActiveSession() or super()._start(settings)
-        # The connector keeps what it has asked of a table for five minutes, in the JVM.
-        session.conf.set("enableReadSessionCaching", "false")
-        return session
+        return SparkSession.getActiveSession() or super()._start(settings)
 
     def _stop(self) -> None:
         """Leave the session to the next run."""

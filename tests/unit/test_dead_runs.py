@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -114,7 +115,9 @@ def test_the_daemon_of_the_embedded_stack_asks_for_the_process(
 def test_a_run_that_a_command_has_started_can_be_canceled_in_the_web_interface(
     instance: dg.DagsterInstance,
 ) -> None:
-    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+    # A shell starts what it sends to the background with this signal ignored, tests too.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(["/bin/sleep", "60"], preexec_fn=heeding) as process:
         run = run_of(instance, process.pid)
         assert instance.run_launcher.terminate(run.run_id)
         assert process.wait(10) == -signal.SIGINT

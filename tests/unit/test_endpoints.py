@@ -11,7 +11,7 @@ from sparkpar_assets.resources.endpoints import check_endpoints, check_url
 from sparkpar_assets.resources.environment import read_settings
 from sparkpar_assets.settings import load_settings
 
-NAMES = ("AWS_ENDPOINT_URL_S3", "BIGQUERY_EMULATOR_HOST", "ALERT_WEBHOOK_URL")
+NAMES = ("AWS_ENDPOINT_URL_S3", "BIGQUERY_EMULATOR_HOST")
 NEAR = [
     "http://127.0.0.1:9000",
     "http://127.8.9.10",
