@@ -1,4 +1,4 @@
-"""What Spark cannot make up for when it is lost: its driver, memory, disks, executors."""
+"""What Spark cannot make up for when it is lost: driver, memory, disks, executors, permissions."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +28,16 @@ LOSSES = {
     r"Master removed our application|[Aa]ll masters are unresponsive|SparkContext was shut down": (
         "Spark's master gave this run up. Look at its log and at the workers', then materialize "
         "the partitions again."
+    ),
+    # Of gRPC's statuses; before Spark starts, resources/bigquery_client.py says it in other words.
+    r"PERMISSION_DENIED: |UNAUTHENTICATED: ": (
+        "BigQuery refused the account while Spark read. Check its key and its roles, then "
+        "materialize the partitions again."
+    ),
+    # As S3A passes on what S3 says.
+    r"Status Code: 40[13]": (
+        "S3 refused the keys while Spark read or wrote. Check them and the bucket's policy, then "
+        "materialize the partitions again."
     ),
 }
 """Patterns of what Spark says, in the order of their precedence, and what to say of it."""

@@ -126,6 +126,7 @@ def test_a_read_that_is_refused_is_not_tried_again(
     trial.begins()
     run = materialize(workbench)
     assert not run.success
+    assert "BigQuery refused the account while Spark read." in run.log
     trial.is_over("run fails at once")
     assert run.tries_again == 0
     assert workbench.materialized_years() == []

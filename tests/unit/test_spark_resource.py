@@ -199,6 +199,8 @@ def test_temporary_files_go_with_the_next_run_once_their_run_is_dead(
         ("An error occurred: java.lang.OutOfMemoryError: Java heap space", "SPARK_DRIVER_MEMORY"),
         ("Job aborted due to stage failure: ExecutorLostFailure (executor 1 exited)", "workers"),
         ("Job 0 cancelled because SparkContext was shut down", "master"),
+        ("StatusRuntimeException: PERMISSION_DENIED: no bigquery.readsessions.create", "BigQuery"),
+        ("AmazonS3Exception: Forbidden (Service: Amazon S3; Status Code: 403; …)", "policy"),
     ],
 )
 def test_what_spark_has_lost_is_said_in_a_sentence(said: str, remedy: str) -> None:
