@@ -158,6 +158,7 @@ class Workbench:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=heed_interrupts,
             )
         self._started.append(process)
         return process
@@ -246,6 +247,11 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 120)
     while not condition():
         assert time.monotonic() < deadline, f"Waited {seconds:.0f} s in vain: {what}"
         time.sleep(0.02)
+
+
+def heed_interrupts() -> None:
+    """Let a child end by Ctrl-C: a shell has what it sends to the background ignore that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

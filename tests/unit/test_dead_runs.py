@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +16,7 @@ from dagster._core.events import EngineEventData
 from sparkpar_assets.dead_runs import NOTED_WITHIN_SECONDS, _find, death_of, fail_dead_runs
 from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
 from sparkpar_assets.run_launcher import LocalRunLauncher
+from tests.integration.workbench import heed_interrupts
 
 
 @dg.job
@@ -115,9 +115,7 @@ def test_the_daemon_of_the_embedded_stack_asks_for_the_process(
 def test_a_run_that_a_command_has_started_can_be_canceled_in_the_web_interface(
     instance: dg.DagsterInstance,
 ) -> None:
-    # A shell starts what it sends to the background with this signal ignored, tests too.
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(["/bin/sleep", "60"], preexec_fn=heeding) as process:
+    with subprocess.Popen(["/bin/sleep", "60"], preexec_fn=heed_interrupts) as process:
         run = run_of(instance, process.pid)
         assert instance.run_launcher.terminate(run.run_id)
         assert process.wait(10) == -signal.SIGINT
