@@ -46,7 +46,7 @@ def spark_server(config: StackConfig, name: str, log: Path, *arguments: str) -> 
     try:
         yield lambda: log.read_text(errors="replace")
     finally:
-        process.terminate()
+        process.kill()  # a worker that was refused may be deaf to all else
         process.wait()
 
 
