@@ -119,18 +119,26 @@ class PublishedDataset:
         """
         self._replace(year, staged_key, metadata, archived=keep > 0)
 
-    def update_history(self, year: str | None, keep: int) -> None:
-        """Keep the present version and those before it; what is older goes.
+    def update_history(
+        self, year: str | None, staged_key: str, metadata: Mapping[str, str], keep: int
+    ) -> None:
+        """Keep the version just published and those before it; what is older goes.
 
         Apart from ``publish``, for it can be done again: the year is published by then.
 
         Args:
             year: The year, or None for an asset without years.
+            staged_key: What was published. Another run or a rollback may have replaced the year's
+                object already; if the staged one is gone, that object has to do.
+            metadata: What was noted with it.
             keep: How many published versions remain.
         """
-        current = self._current(year)
-        if keep and current is not None:
-            self._archive(year, current)
+        archived = self.history_key(year, version_name(metadata))
+        if keep and not self._has(archived):
+            if self._has(staged_key):
+                self._copy(staged_key, archived, metadata)
+            elif (current := self._current(year)) is not None:
+                self._archive(year, current)
         self._trim_history(year, keep)
 
     def put_back(self, year: str | None, name: str, metadata: Mapping[str, str]) -> None:

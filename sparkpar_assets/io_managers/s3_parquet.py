@@ -165,6 +165,8 @@ class _Run:
         self.years = list(context.asset_partition_keys) if context.has_asset_partitions else []
         self.refused = dict(publication.source.refused) if publication.source else {}
         self.published: list[str] = []
+        self.placed: dict[str, tuple[str, Mapping[str, str]]] = {}
+        """By year, the staged key of what was published, and what was noted with it."""
         self.seconds: dict[str, float] = {}
 
     def stage_and_publish(self) -> None:
@@ -176,9 +178,9 @@ class _Run:
             for year in self.years or [WHOLE]:
                 if year not in {*self.refused, *self.published}:
                     self._validate_and_publish(area, staged, year)
-                if year in self.published:
+                if year in self.placed:
                     keep = self.settings.history_versions
-                    self.dataset.update_history(_of_year(year), keep)
+                    self.dataset.update_history(_of_year(year), *self.placed[year], keep)
 
     @contextmanager
     def _staging_area(self) -> Iterator[StagingArea]:
@@ -379,6 +381,7 @@ class _Run:
             "source-version": self._source_version(year),
         }
         self.dataset.publish(of_year, staged_key, note, self.settings.history_versions)
+        self.placed[year] = staged_key, note
         self.context.log.info(f"Published {self.dataset.uri(of_year)}")
         return version_name(note)
 

@@ -218,7 +218,7 @@ def publish(bench: Workbench, content: bytes, keep: int = 5) -> dict[str, str]:
         "source-version": "2026-01-01T00:00:00.000+00:00 3 rows",
     }
     published_dataset(bench).publish("2018", staged, note, keep)
-    published_dataset(bench).update_history("2018", keep)
+    published_dataset(bench).update_history("2018", staged, note, keep)
     return note
 
 

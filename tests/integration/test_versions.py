@@ -84,6 +84,7 @@ def publish(bench: Workbench, rows: pa.Table | bytes, number: int, keep: int = 5
     staged = f"{bench.root}_staging/run/0-{number}/rows/year=2018/part.parquet"
     bench.s3.put_object(Bucket=bench.bucket, Key=staged, Body=content)
     dataset(bench).publish("2018", staged, noted, keep)
+    dataset(bench).update_history("2018", staged, noted, keep)
     bench.s3.delete_object(Bucket=bench.bucket, Key=staged)
     name = f"{noted['published-at']}-{noted['run-id']}"
     return Published(name, rows, content, noted)
