@@ -18,10 +18,6 @@ if [ "${1:-}" = spark-class ] && [ -r /run/secrets/spark_auth_secret ]; then
     set -- "$@" --properties-file /tmp/spark.properties
 fi
 # The code server's container also sets how many runs there are at once: dagster.yaml takes no
-# variable for it. And of runs that a command had started there, and that ended with the container,
-# nobody else would say so.
-if [ "${1:-} ${2:-}" = "dagster api" ]; then
-    python -m sparkpar_assets.spark_pool
-    python -m sparkpar_assets.dead_runs
-fi
+# variable for it.
+if [ "${1:-} ${2:-}" = "dagster api" ]; then python -m sparkpar_assets.spark_pool; fi
 exec "$@"
