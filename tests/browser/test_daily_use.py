@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from sparkpar_assets.embedded.samples import SAMPLES, table_name
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from sparkpar_assets.metadata import PREVIEW_ROWS
-from tests.browser.web_interface import RUN_MS, VIEWPORT, WebInterface
+from tests.browser.web_interface import RUN_MS, WebInterface
 from tests.expected import expected_exclusions, expected_fares, expected_trends
 from tests.integration.workbench import FARES
 
@@ -107,9 +107,7 @@ def test_the_lineage_goes_from_bigquery_to_the_trends(ui: WebInterface) -> None:
     ui.open_lineage()
     ui.fit(height=480)
     ui.page.get_by_role("button", name="panel_show_right").click()
-    ui.page.mouse.dblclick(VIEWPORT["width"] / 2, 400)  # centres the graph
-    for asset in (TRIPS, FARES, TRENDS):
-        expect(ui.node(asset)).to_be_in_viewport(ratio=1)
+    ui.see_whole_graph(TRIPS, FARES, TRENDS)
     arrows = ui.arrows()
     assert {(TRIPS, FARES), (FARES, TRENDS)} <= arrows
     assert (TRIPS, TRENDS) not in arrows

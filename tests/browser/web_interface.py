@@ -4,14 +4,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, ViewportSize, expect
+from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, expect
 
 from sparkpar_assets.partitions import TAXI_YEARS
+from tests.integration.workbench import wait_until
 
 VIEWPORT: ViewportSize = {"width": 1600, "height": 860}
 """Wide enough for all columns of a preview."""
 RUN_MS = 180_000
 """More than any run takes here, even where other work has the machine."""
+CENTRED_MS = 1_000
+"""How long the graph takes to glide to where it is asked for, amply."""
 ENDED = re.compile(r"^(Success|Succeeded|Failure|Failed|Canceled|Completed)$")
 NODES = "foreignObject:has([class*=AssetNode_assetName])"
 ARROW_HEAD = 10
@@ -96,6 +99,22 @@ class WebInterface:
             has=self.page.get_by_text(asset, exact=True)
         )
 
+    def see_whole_graph(self, *assets: str) -> None:
+        """See each of these assets in the graph, which a double click beside them centres.
+
+        The graph is drawn anew when its room or its contents change, and then forgets the click.
+        """
+        x, y = VIEWPORT["width"] / 2, 400
+
+        def is_seen() -> bool:
+            self.page.mouse.dblclick(x, y)
+            self.page.wait_for_timeout(CENTRED_MS)
+            # What is far outside is not drawn at all.
+            boxes = [node.bounding_box() for asset in assets for node in self.node(asset).all()]
+            return len(boxes) == len(assets) and all(map(self._is_in_view, boxes))
+
+        wait_until(is_seen, f"a graph with {', '.join(assets)} in view")
+
     def arrows(self) -> set[tuple[str, str]]:
         """The arrows of the graph that is shown, by the assets at which they begin and end."""
         nodes: list[tuple[str, Box]] = self.page.locator(NODES).evaluate_all(
@@ -128,6 +147,17 @@ class WebInterface:
         if self.pictures:
             self.page.mouse.move(0, 0)  # nothing is lit up by it
             self.page.screenshot(path=self.pictures / f"{name}.png", animations="disabled")
+
+    def _is_in_view(self, box: FloatRect | None) -> bool:
+        size = self.page.viewport_size
+        assert size
+        return (
+            box is not None
+            and box["x"] >= 0
+            and box["y"] >= 0
+            and box["x"] + box["width"] <= size["width"]
+            and box["y"] + box["height"] <= size["height"]
+        )
 
     def _choose(self, years: tuple[int, ...]) -> None:
         """Choose years in the bar of the dialog: by a click, or drawn over with the mouse."""
