@@ -16,7 +16,7 @@ With Python 3.11 alone:
   test [ARGUMENTS]      the tests, on a stack of their own; ARGUMENTS go to pytest
     --compose             those of the containers instead, which need Docker
     --browser             those of the web interface instead, which need Chromium
-    --faults              those that kill, stop, fill and cut off what the platform runs on
+    --faults              those of faults and of security: they kill, stop, fill, cut off, intrude
   screenshots           take the READMEs' pictures anew, by the tests of the web interface
   embedded up           start BigQuery, S3 and Spark on this machine, and wait until they serve
   embedded status       show each of these servers, and the end of the log of one that died
@@ -63,6 +63,13 @@ embedded() {
     exec_python -m sparkpar_assets.embedded "$@"
 }
 
+# Faults, retries, exactness and security, as far as neither Docker nor a browser is needed.
+FAULTS=(
+    tests/faults
+    tests/integration/test_{publishing,staging,secrets,security_aws,security_cluster,security_keys}.py
+    tests/unit/test_{retries,dead_runs,hostile_input,endpoints,private_files,key_age,policies,supply_chain}.py
+)
+
 run_tests() {
     set_up
     fetch_jars
@@ -70,7 +77,10 @@ run_tests() {
     # Libraries keep caches in the home folder (matplotlib fonts, DuckDB extensions).
     export HOME="$CACHE/home"
     mkdir -p "$HOME"
-    case "${1:-}" in --compose | --browser | --faults) set -- "tests/${1#--}" "${@:2}" ;; esac
+    case "${1:-}" in
+        --compose | --browser) set -- "tests/${1#--}" "${@:2}" ;;
+        --faults) set -- "${FAULTS[@]}" -m "" "${@:2}" ;; # the slow ones, too
+    esac
     exec_python -m pytest "$@"
 }
 

@@ -12,6 +12,7 @@ from sparkpar_assets.embedded.testing import EmbeddedStack
 from tests.faults.leftovers import EXECUTOR, assert_nothing_left
 from tests.faults.report import Trial
 from tests.faults.runs import (
+    YEARS,
     assert_exact,
     assert_published_years_are_whole,
     begin,
@@ -25,6 +26,25 @@ from tests.faults.runs import (
 from tests.integration.workbench import Workbench, wait_until
 
 MASTER, WORKERS = "spark-master", ("spark-worker-1", "spark-worker-2")
+
+PADDED = """
+import dagster as dg
+from sparkpar_assets.components.aggregation import aggregation_asset
+from sparkpar_assets.components.attributes import AggregationAttributes
+from sparkpar_assets.components.loading import tables_of
+from sparkpar_assets import definitions
+
+padded = aggregation_asset(
+    AggregationAttributes(
+        asset="padded",
+        table="TABLE",
+        group_by=["payment_type"],
+        metrics={"longest": "max(length(rpad(payment_type, 2000000000, 'x')))"},
+    )
+)
+defs = dg.Definitions.merge(definitions.defs, dg.Definitions(assets=[padded, *tables_of([padded])]))
+"""
+"""An analysis that needs two gigabytes for each row."""
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +179,21 @@ def test_a_run_whose_executors_end_at_their_start_fails_with_a_sentence(
     workbench.configure(SPARK_EXECUTOR_JAVA_OPTIONS=enough)
     succeed(workbench, begin(workbench))
     trial.is_over("run fails, the next with more memory succeeds")
+
+
+@pytest.mark.fault("an executor's heap overflows, at each try of a task")
+def test_a_run_whose_executors_run_out_of_memory_fails_with_a_sentence(
+    workbench: Workbench, trial: Trial
+) -> None:
+    load_samples(workbench)
+    file = workbench.folder / "padded.py"
+    file.write_text(PADDED.replace("TABLE", f"{workbench.settings.taxi_table_prefix}{YEARS[0]}"))
+    trial.begins()
+    command = workbench.command("dagster", "asset", "materialize", "-f", str(file))
+    fail(workbench, workbench.start(*command, "--select", "padded"), "executors ran out of memory")
+    assert_nothing_left(workbench)
+    succeed(workbench, begin(workbench))
+    trial.is_over("run fails, the next succeeds")
 
 
 @pytest.mark.fault("the master is killed during a run and started again")
