@@ -115,7 +115,6 @@ class Search:
 
     def check_fares(self, tables: Sequence[pa.Table]) -> None:
         """Check the built-in fares of some tables."""
-        self.tables += len(tables)
         for key in self.bench.keys(f"{FARES_ASSET}/"):  # of the tables before
             self.bench.s3.delete_object(Bucket=self.bench.bucket, Key=key)
         made = [Made(table, expected(self._duckdb, FARES, table)) for table in tables]
@@ -125,6 +124,7 @@ class Search:
 
     def check(self, analysis: Analysis, tables: Sequence[pa.Table]) -> None:
         """Check an analysis of some tables: a run of those that can be computed, one of another."""
+        self.tables += len(tables)
         made = [Made(table, expected(self._duckdb, analysis, table)) for table in tables]
         if computed := [one for one in made if one.expected.fails == Chance.NONE]:
             self._check_that_it_succeeds(analysis, _by_year(computed))
@@ -269,7 +269,7 @@ def test_what_is_published_of_random_tables_is_exact(
     bench: Workbench, trial: Trial, request: pytest.FixtureRequest, reads: bool, made: int
 ) -> None:
     """The search is the same every time; with ``--examples``, another every time."""
-    search = Search(bench, reads)
+    search, batches = Search(bench, reads), itertools.count()
     chosen = request.config.getoption("--examples")
 
     @settings(
@@ -282,8 +282,9 @@ def test_what_is_published_of_random_tables_is_exact(
     )
     @given(st.lists(tables(), min_size=BATCH, max_size=BATCH), analyses())
     def check(made: list[pa.Table], analysis: Analysis) -> None:
-        search.check_fares(made)
         search.check(analysis, made)
+        if next(batches) % 2 == 0:  # there is but one such analysis
+            search.check_fares(made)
 
     check()
     trial.outcome = (

@@ -161,6 +161,7 @@ def test_spark_itself_lets_no_driver_in_without_the_secret(
         f"session = SparkSession.builder.master({master!r}).appName('stranger').getOrCreate()\n"
         "print('counted', session.range(3).count())\n"
     )
+    strangers = []
     for name, values in {
         "without": {},
         "wrong": {**AUTHENTICATION, "spark.authenticate.secret": WRONG},
@@ -168,17 +169,20 @@ def test_spark_itself_lets_no_driver_in_without_the_secret(
         (tmp_path / name).mkdir()
         file = write_properties(tmp_path / name, values)
         arguments = f"--properties-file {file} pyspark-shell"
-        done = subprocess.run(
-            [sys.executable, "-c", asks],
-            env=spark_environment(config) | {"PYSPARK_SUBMIT_ARGS": arguments},
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
+        strangers.append(
+            subprocess.Popen(
+                [sys.executable, "-c", asks],
+                env=spark_environment(config) | {"PYSPARK_SUBMIT_ARGS": arguments},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         )
-        assert done.returncode != 0
-        assert "counted" not in done.stdout
-        assert "All masters are unresponsive" in done.stderr
+    for stranger in strangers:
+        output, errors = stranger.communicate(timeout=180)
+        assert stranger.returncode != 0
+        assert "counted" not in output
+        assert "All masters are unresponsive" in errors
     state = spark_master.master_state(config.ports["spark-master-ui"])
     applications = [*state["activeapps"], *state["completedapps"]]
     assert not [app for app in applications if app["name"] == "stranger"]
