@@ -444,9 +444,15 @@ def _s3a_configuration(settings: Settings) -> dict[str, str | None]:
         "spark.hadoop.fs.s3a.bucket.probe": "0",
         # A system property, which each JVM has its own of; Hadoop's default is in /tmp for good.
         "spark.hadoop.fs.s3a.buffer.dir": f"${{{SCRATCH_PROPERTY}}}/s3a",
+        # Else each file that is written is followed by the removal of the markers of the folders
+        # above it, a request each time (Hadoop's documentation, "Directory Marker Retention").
+        # All of them are in the run's staging area, which is removed as a whole.
+        "spark.hadoop.fs.s3a.directory.marker.retention": "keep",
         "spark.hadoop.fs.s3a.committer.name": "magic",
         "spark.sql.sources.commitProtocolClass": f"{cloud}.PathOutputCommitProtocol",
         "spark.sql.parquet.output.committer.class": f"{cloud}.BindingParquetOutputCommitter",
+        # Nobody would read it: a run knows what it has staged by a listing.
+        "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.sql.parquet.compression.codec": "zstd",
     }
 
