@@ -71,6 +71,8 @@ class Reset:
 
 Fault: TypeAlias = Refusal | Delay | Reset | grpc.StatusCode
 Rule = Callable[[Request], "Fault | None"]
+Listener = Callable[[str, bytes, bytes], None]
+"""Is told a call's name, its question and an answer to it: of a stream, one after the other."""
 
 
 @dataclass
@@ -300,11 +302,13 @@ class GrpcProxy:
     Attributes:
         endpoint: Where it listens, host:port.
         faults: What it does to calls.
+        listener: Hears what is passed on. A test sets it.
     """
 
     channel: grpc.Channel
     endpoint: str = ""
     faults: Faults = field(default_factory=Faults)
+    listener: Listener = lambda _call, _question, _answer: None
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """The handler of a call; the messages stay bytes."""
@@ -328,12 +332,15 @@ class GrpcProxy:
                 answer: bytes = self.channel.unary_unary(call.method)(message, metadata=passed)
             except grpc.RpcError as error:
                 context.abort(error.code(), error.details())
+            self.listener(request.method, message, answer)
             return answer
 
         def stream(message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
             refuse(context)
             try:
-                yield from self.channel.unary_stream(call.method)(message, metadata=passed)
+                for answer in self.channel.unary_stream(call.method)(message, metadata=passed):
+                    self.listener(request.method, message, answer)
+                    yield answer
             except grpc.RpcError as error:
                 context.abort(error.code(), error.details())
 
