@@ -24,6 +24,7 @@ from typing import Any, cast
 import dagster as dg
 import requests
 import sqlalchemy as sa
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from benchmarks.nothing import DAYS, METADATA_BYTES, PARTITIONS, at_once, one_by_one
 from sparkpar_assets.project import PROJECT_ROOT
@@ -69,7 +70,7 @@ PAGES = {
         partition timestamp runId metadataEntries { label description } } } } }""",
     "one partition": """query($asset: AssetKeyInput!, $partition: String!) {
       assetNodeOrError(assetKey: $asset) { ... on AssetNode {
-        latestMaterializationForPartition(partition: $partition) { timestamp runId } } } }""",
+        latestMaterializationByPartition(partitions: [$partition]) { timestamp runId } } } }""",
     "25 latest runs": """query { runsOrError(limit: 25) { ... on Runs {
       results { runId status tags { key value } startTime endTime } } } }""",
     "backfills": """query { partitionBackfillsOrError(limit: 25) { ... on PartitionBackfills {
@@ -138,13 +139,15 @@ def main() -> None:
     # Not in /tmp's root: the paths of Dagster's sockets may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
         home = _dagster_home(Path(folder), chosen.postgres)
-        found = simulate(home, chosen.postgres, chosen.partitions, chosen.runs)
-    rows = [f"| {what} | {value} |" for what, value in found.items()]
-    head = [f"| {'PostgreSQL' if chosen.postgres else 'SQLite'} | |", "|---|---|"]
-    sys.stdout.write("\n".join([*head, *rows]) + "\n")
+        sys.stdout.write(f"| {'PostgreSQL' if chosen.postgres else 'SQLite'} | |\n|---|---|\n")
+        for what, value in simulate(home, chosen.postgres, chosen.partitions, chosen.runs):
+            sys.stdout.write(f"| {what} | {value} |\n")
+            sys.stdout.flush()
 
 
-def simulate(home: Path, postgres: str | None, partitions: int, sample: int) -> dict[str, str]:
+def simulate(
+    home: Path, postgres: str | None, partitions: int, sample: int
+) -> Iterator[tuple[str, str]]:
     """Launch both backfills, and look at the pages with all of it in the database.
 
     Args:
@@ -153,34 +156,36 @@ def simulate(home: Path, postgres: str | None, partitions: int, sample: int) -> 
         partitions: How many of the asset's partitions each backfill has.
         sample: How many runs of the second backfill are waited for.
 
-    Returns:
-        What was measured, in words and figures.
+    Yields:
+        What was measured, in words and figures, as soon as it is.
     """
     with dg.DagsterInstance.from_config(str(home)) as instance, dagster_servers(home) as web:
         before = _size(home, postgres)
         launched = _seconds(lambda: web.launch(at_once, partitions))
         began = time.monotonic()
-        _wait(lambda: _done(instance), "the end of the run with all partitions")
+        _wait(lambda: _ended(instance), "the end of the run with all partitions")
+        if _failed(instance):
+            raise RuntimeError("The run with all partitions has failed.")
         all_at_once = time.monotonic() - began
         single = _size(home, postgres)
-        found = {
+        yield from {
             f"backfill of {partitions:,} partitions in one run: to launch": _say(launched),
             "the same: from launch to success": _say(all_at_once),
             "the same: rows of the event log a partition": (
                 f"{(single.events - before.events) / partitions:.2f}"
             ),
             "the same: bytes a partition": f"{(single.bytes - before.bytes) / partitions:,.0f}",
-        }
-        found |= _one_by_one(instance, web, partitions, sample)
+        }.items()
+        yield from _one_by_one(instance, web, partitions, sample).items()
         after = _size(home, postgres)
         runs = instance.get_runs_count() - 1
-        done = _done(instance) - 1
-        found |= {
-            f"rows of the event log, {runs} runs queued and {done} of them done": (
+        ended = _ended(instance) - 1
+        yield from {
+            f"rows of the event log, {runs} runs queued and {ended} of them ended": (
                 f"{after.events - single.events:,}"
             ),
             "the same: bytes": f"{after.bytes - single.bytes:,}",
-        }
+        }.items()
         for page, query in PAGES.items():
             variables = {
                 "asset": {"path": ["at_once"]},
@@ -188,15 +193,14 @@ def simulate(home: Path, postgres: str | None, partitions: int, sample: int) -> 
             }
             used = {name: value for name, value in variables.items() if f"${name}" in query}
             times = [_seconds(lambda q=query, u=used: web.ask(q, **u)) for _ in range(LOOKS)]  # type: ignore[misc]
-            found[f"page: {page}"] = _say(statistics.median(times))
-    return found
+            yield f"page: {page}", _say(statistics.median(times))
 
 
 def _one_by_one(
     instance: dg.DagsterInstance, web: Webserver, partitions: int, sample: int
 ) -> dict[str, str]:
     """Launch a run for each partition; when the sample is through, cancel the rest."""
-    earlier = _done(instance)
+    earlier = _ended(instance)
     began = time.monotonic()
     backfill = ""
 
@@ -207,19 +211,20 @@ def _one_by_one(
     launched = _seconds(launch)
     _wait(lambda: instance.get_runs_count() > 1, "the first run of the backfill")
     first = time.monotonic() - began
-    _wait(lambda: _done(instance) >= earlier + 1, "the end of the first run")
-    done_at_first, started = _done(instance), time.monotonic()
+    _wait(lambda: _ended(instance) >= earlier + 1, "the end of the first run")
+    done_at_first, started = _ended(instance), time.monotonic()
     queued_at_first = instance.get_runs_count()
-    _wait(lambda: _done(instance) >= earlier + sample, f"the end of {sample} runs")
+    _wait(lambda: _ended(instance) >= earlier + sample, f"the end of {sample} runs")
     span = time.monotonic() - started
     queued = (instance.get_runs_count() - queued_at_first) / span
-    ended = (_done(instance) - done_at_first) / span
+    ended = (_ended(instance) - done_at_first) / span
     web.ask(CANCEL, id=backfill)
     return {
         f"backfill of {partitions:,} runs: to launch": _say(launched),
         "the same: from launch to the first run": _say(first),
         "the same: runs queued a second": f"{queued:.2f}",
         "the same: runs ended a second": f"{ended:.2f}, {CONCURRENT_RUNS} at once",
+        "the same: of these failed": str(_failed(instance)),
         f"the same: {PARTITIONS:,} runs, extrapolated": f"{PARTITIONS / ended / 3600:.1f} h",
     }
 
@@ -268,8 +273,12 @@ def _dagster_home(folder: Path, postgres: str | None) -> Path:
     return folder
 
 
-def _done(instance: dg.DagsterInstance) -> int:
-    return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+def _ended(instance: dg.DagsterInstance) -> int:
+    return instance.get_runs_count(dg.RunsFilter(statuses=FINISHED_STATUSES))
+
+
+def _failed(instance: dg.DagsterInstance) -> int:
+    return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
 
 
 def _size(home: Path, postgres: str | None) -> Size:
