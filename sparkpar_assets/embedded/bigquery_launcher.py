@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import duckdb_extensions
 import grpc
+import psutil
 import pyarrow as pa
 import uvicorn
 from bqemulator import cli
@@ -129,20 +130,30 @@ def serve_tls(credentials: grpc.ServerCredentials) -> None:
 class RecentSessions(dict[str, read_session.ReadSessionState]):
     """Read sessions, each with its rows, until nobody has asked for one in a quarter of an hour.
 
-    bqemulator keeps them for ever: a server that stays up would end with all memory taken.
+    bqemulator keeps them for ever: a server that stays up would end with all memory taken. So would
+    one that is asked for large tables again and again: of sessions that take more than their share,
+    those go first that were asked for longest ago.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int | None = None) -> None:
+        """Keep none yet.
+
+        Args:
+            most_bytes: What the rows of all may take, but for the newest; half of the machine's
+                memory by default.
+        """
         super().__init__()
+        self._most_bytes = most_bytes or psutil.virtual_memory().total // 2
         self._used: dict[str, float] = {}
 
     def __setitem__(self, name: str, session: read_session.ReadSessionState) -> None:
-        for old, used in list(self._used.items()):
-            if time.monotonic() - used > SESSION_SECONDS:
-                self._used.pop(old, None)
-                self.pop(old, None)
-        self._used[name] = time.monotonic()
+        self._used[name] = now = time.monotonic()
         super().__setitem__(name, session)
+        taken = sum(kept.table.nbytes for kept in self.values())
+        for old, used in sorted(self._used.items(), key=lambda item: item[1])[:-1]:
+            if now - used > SESSION_SECONDS or taken > self._most_bytes:
+                taken -= self.pop(old).table.nbytes
+                del self._used[old]
 
     def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
         """The session of a name, which is in use then."""

@@ -8,7 +8,11 @@ from bqemulator.grpc_api import read_servicer, server
 from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
 
-from sparkpar_assets.embedded.bigquery_launcher import serialize_schema, without_estimate
+from sparkpar_assets.embedded.bigquery_launcher import (
+    RecentSessions,
+    serialize_schema,
+    without_estimate,
+)
 
 SCHEMA = pa.schema([("fare", pa.decimal128(38, 9))])
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -29,6 +33,25 @@ def test_bqemulator_still_offers_no_tls() -> None:
 def test_bqemulator_still_keeps_every_read_session() -> None:
     assert type(read_session._SESSIONS) is dict
     assert "_SESSIONS.pop" not in inspect.getsource(read_session)
+
+
+def test_of_sessions_that_take_more_than_their_share_those_go_that_were_used_longest_ago() -> None:
+    rows = pa.table({"fare": pa.array(range(100), pa.int64())})  # 800 bytes
+    sessions = RecentSessions(most_bytes=2000)
+
+    def begin(name: str) -> None:
+        sessions[name] = read_session.ReadSessionState(name, rows, b"")
+
+    for name in ("first", "second"):
+        begin(name)
+    assert sessions.get("first")  # is read from
+    begin("third")
+    assert list(sessions) == ["first", "third"]
+    begin("fourth")
+    assert list(sessions) == ["third", "fourth"]
+    only = RecentSessions(most_bytes=1)
+    only["large"] = sessions["fourth"]
+    assert list(only) == ["large"]
 
 
 def test_bqemulator_still_makes_no_table_of_a_query_that_names_one() -> None:
