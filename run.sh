@@ -17,6 +17,8 @@ With Python 3.11 alone:
     --compose             those of the containers instead, which need Docker
     --browser             those of the web interface instead, which need Chromium
     --faults              those of faults and of security: they kill, stop, fill, cut off, intrude
+  bench [ARGUMENTS]     time the platform beside a script, DuckDB and Polars: benchmarks/RESULTS.md
+    --quick               one round of one real year, in some minutes; --help shows the others
   screenshots           take the READMEs' pictures anew, by the tests of the web interface
   embedded up           start BigQuery, S3 and Spark on this machine, and wait until they serve
   embedded status       show each of these servers, and the end of the log of one that died
@@ -84,6 +86,13 @@ run_tests() {
     exec_python -m pytest "$@"
 }
 
+bench() {
+    set_up
+    fetch_jars
+    cd "$PROJECT"
+    exec_python -m benchmarks "$@"
+}
+
 cluster() {
     # shellcheck source=docker/compose.sh
     source "$PROJECT/docker/compose.sh"
@@ -113,6 +122,7 @@ main() {
         help | -h | --help) help ;;
         demo | ui) set_up; fetch_jars; exec_python -m "sparkpar_assets.embedded.$command" "$@" ;;
         test) run_tests "$@" ;;
+        bench) bench "$@" ;;
         screenshots) run_tests --browser --screenshots "$@" ;;
         embedded) set_up; embedded "$@" ;;
         up | start) cluster up "$@" ;;

@@ -1,0 +1,375 @@
+"""Who takes part: the platform, cold, warm and by a click, and what one would use instead."""
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import dagster as dg
+import pyarrow as pa
+
+from benchmarks.measurements import Measurement
+from benchmarks.memory import MemorySampler
+from benchmarks.workloads import Workload
+from sparkpar_assets.embedded import jars
+from sparkpar_assets.embedded.credentials import ca_file, spark_properties_file
+from sparkpar_assets.embedded.errors import EmbeddedError
+from sparkpar_assets.embedded.jvm import spark_home
+from sparkpar_assets.embedded.processes import end_of_log
+from sparkpar_assets.embedded.state import write_private
+from sparkpar_assets.io_managers.published import read_object
+from tests.faults.dagster_servers import WebInterface
+from tests.integration.workbench import FARES, Workbench, kill_group, wait_until
+
+HERE = Path(__file__).parent
+COMMAND_SECONDS = 3600
+"""The most that one command may take."""
+POLL_SECONDS = 0.05
+PHASES = {
+    "seconds_waiting": "Dagster: queue, start of run and step",
+    "seconds_starting_spark": "Spark's session",
+    "seconds_reading_and_aggregating": "read, aggregate, stage",
+    "seconds_validating": "validate",
+    "seconds_publishing": "publish",
+}
+"""What a materialization's metadata tell."""
+NO_WARM_DRIVER = "the embedded stack keeps no warm driver"
+READING = PHASES["seconds_reading_and_aggregating"]
+
+
+@dataclass
+class Arena:
+    """What the contenders work on.
+
+    Attributes:
+        bench: The tables of one size, and an S3 prefix.
+        servers: Ids of the processes whose children do a contender's work: Spark's workers.
+    """
+
+    bench: Workbench
+    servers: list[int]
+
+    def run(self, sampler: MemorySampler, *command: str) -> None:
+        """Run a command to its end.
+
+        Raises:
+            EmbeddedError: It failed, or took too long.
+        """
+        process = self.bench.start(*command)
+        sampler.watch(process.pid)
+        try:
+            code = process.wait(COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            kill_group(process)
+            code = None
+        if code != 0:
+            raise self.failure(" ".join(command[:3]), process)
+
+    def failure(self, what: str, process: "subprocess.Popen[str]") -> EmbeddedError:
+        """The error of a process that ended too early or too late."""
+        log = self.bench.folder / "failed.txt"
+        log.write_text(self.bench.output_of(process))
+        return EmbeddedError(
+            f"{what} … ended with {process.returncode}:\n{end_of_log(log, 40)}\n",
+            "Mend what it says, and run the benchmark again.",
+        )
+
+
+@dataclass
+class Contender(ABC):
+    """One way to compute the fares by passenger count and to put them into S3.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What the table calls it.
+    """
+
+    name: str
+    title: str
+    publishes: ClassVar[bool] = True
+    """Whether there is a result to compare."""
+    uses_workers: ClassVar[bool] = False
+    """Whether it takes more or less time with more of Spark's workers."""
+    folder: ClassVar[str] = ""
+    """Of the results, below the contender's own."""
+
+    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002
+        """Why it cannot take part here; empty if it can."""
+        return ""
+
+    def configure(self, arena: Arena, workload: Workload) -> None:
+        """Set the platform's variables, before the clock starts."""
+        arena.bench.configure(
+            S3_PREFIX=f"{arena.bench.name}/{self.name}",
+            SPARK_CORES_MAX=str(workload.workers),
+        )
+
+    @contextmanager
+    def ready(self, arena: Arena) -> Iterator[list[int]]:  # noqa: ARG002
+        """Keep what the contender counts on while the block lasts; gives its processes' ids."""
+        yield []
+
+    @abstractmethod
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
+        """Do it once, while the clock runs; returns the seconds by phase, where it tells them."""
+
+    def measure(self, arena: Arena, workload: Workload) -> Measurement:
+        """Do it once, and measure.
+
+        Raises:
+            EmbeddedError: It fails.
+        """
+        self.configure(arena, workload)
+        with (
+            self.ready(arena) as started_before,
+            MemorySampler([*arena.servers, *started_before]) as sampler,
+        ):
+            started = time.monotonic()
+            phases = self.work(arena, workload, sampler)
+            seconds = time.monotonic() - started
+        return Measurement(seconds, sampler.peaks, phases)
+
+    def published(self, arena: Arena, year: int) -> pa.Table:
+        """What it has published of a year."""
+        prefix = f"{arena.bench.name}/{self.name}/{self.folder}year={year}/"
+        found = arena.bench.s3.list_objects_v2(Bucket=arena.bench.bucket, Prefix=prefix)
+        (key,) = (item["Key"] for item in found["Contents"] if item["Key"].endswith(".parquet"))
+        return read_object(arena.bench.s3, arena.bench.bucket, key)
+
+
+class Script(Contender):
+    """``script.py`` by one ``spark-submit`` for each year, with Spark's default settings.
+
+    It takes all of the workers' cores, more than the platform asks for. Class path, keys, trust
+    store and the cluster's secret stand in its properties file: there is no way around these.
+    """
+
+    uses_workers: ClassVar[bool] = True
+
+    def configure(self, arena: Arena, workload: Workload) -> None:
+        """Write the properties file, besides."""
+        super().configure(arena, workload)
+        write_private(self._properties_file(arena), self._properties(arena, workload))
+
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
+        """Submit the script for one year after the other."""
+        output = f"s3a://{arena.bench.bucket}/{arena.bench.name}/{self.name}"
+        for year in workload.all_years:
+            arena.run(
+                sampler,
+                str(spark_home() / "bin" / "spark-submit"),
+                "--properties-file",
+                str(self._properties_file(arena)),
+                str(HERE / "script.py"),
+                str(year),
+                f"{output}/year={year}",
+            )
+        return {}
+
+    @staticmethod
+    def _properties_file(arena: Arena) -> Path:
+        return arena.bench.folder / "script.properties"
+
+    @staticmethod
+    def _properties(arena: Arena, workload: Workload) -> str:
+        env, state = arena.bench.env, arena.bench.stack.stack.state
+        trust_store = (
+            f"-Djavax.net.ssl.trustStore={env['TLS_TRUST_STORE']} "
+            "-Djavax.net.ssl.trustStoreType=PKCS12"
+        )
+        values = {
+            "spark.master": env["SPARK_MASTER_URL"],
+            "spark.pyspark.python": sys.executable,
+            "spark.driver.extraClassPath": f"{jars.JARS}/*",
+            "spark.executor.extraClassPath": f"{jars.JARS}/*",
+            "spark.driver.extraJavaOptions": trust_store,
+            "spark.executor.extraJavaOptions": trust_store,
+            "spark.hadoop.fs.s3a.endpoint": env["AWS_ENDPOINT_URL_S3"],
+            "spark.hadoop.fs.s3a.access.key": env["AWS_ACCESS_KEY_ID"],
+            "spark.hadoop.fs.s3a.secret.key": env["AWS_SECRET_ACCESS_KEY"],
+            "spark.hadoop.fs.s3a.path.style.access": "true",
+            "spark.hadoop.fs.s3a.connection.ssl.enabled": "false",
+        }
+        if workload.workers == 1:
+            values["spark.cores.max"] = "1"
+        lines = "".join(f"{name} {value}\n" for name, value in values.items())
+        return spark_properties_file(state).read_text() + lines
+
+
+class SingleProcess(Contender):
+    """``single_process.py`` with one of its engines, for all years."""
+
+    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002
+        """Why it cannot take part here: its engine is not installed."""
+        is_missing = self.name == "polars" and importlib.util.find_spec("polars") is None
+        return "the package polars is not installed" if is_missing else ""
+
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
+        """Run it."""
+        certificates = ca_file(arena.bench.stack.stack.state)
+        script, output = str(HERE / "single_process.py"), f"{arena.bench.name}/{self.name}"
+        years = map(str, workload.all_years)
+        arena.run(sampler, sys.executable, script, self.name, str(certificates), output, *years)
+        return {}
+
+
+class Limit(SingleProcess):
+    """The same streams, read and dropped."""
+
+    publishes: ClassVar[bool] = False
+
+
+@dataclass
+class Platform(Contender):
+    """``dagster asset materialize`` of one year, or of a range.
+
+    Attributes:
+        warm: Whether a driver that has been started before serves it.
+    """
+
+    warm: bool = False
+    uses_workers: ClassVar[bool] = True
+    folder: ClassVar[str] = f"{FARES}/"
+
+    def why_absent(self, arena: Arena) -> str:
+        """Why it cannot take part here: there is no warm driver."""
+        return NO_WARM_DRIVER if self.warm and not warm_driver_of(arena) else ""
+
+    @contextmanager
+    def ready(self, arena: Arena) -> Iterator[list[int]]:
+        """Lead the platform to the warm driver, or to none."""
+        arena.bench.configure(SPARK_REMOTE=warm_driver_of(arena) if self.warm else "")
+        yield []
+
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
+        """Materialize, and look at how long the parts took."""
+        first, last = workload.all_years[0], workload.all_years[-1]
+        chosen = ("--partition-range", f"{first}...{last}")
+        if first == last:
+            chosen = ("--partition", str(first))
+        materialize = ("asset", "materialize", "-m", "sparkpar_assets.definitions")
+        began = time.time()
+        arena.run(
+            sampler, *arena.bench.command("dagster", *materialize, "--select", FARES, *chosen)
+        )
+        with arena.bench.instance() as instance:
+            return phases_of_last_run(instance, began, time.time())
+
+
+def warm_driver_of(arena: Arena) -> str:
+    """The address of the driver that the embedded stack keeps; empty where it keeps none."""
+    return arena.bench.stack.env.get("SPARK_REMOTE", "")
+
+
+class Click(Platform):
+    """The same, launched as the web interface's button does, on servers that run already."""
+
+    _web: WebInterface
+
+    @contextmanager
+    def ready(self, arena: Arena) -> Iterator[list[int]]:
+        """Keep Dagster's web interface and daemon."""
+        with super().ready(arena) as driver, _dagster(arena) as (self._web, servers):
+            yield [*driver, *servers]
+
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:  # noqa: ARG002
+        """Launch, and wait until the run has ended."""
+        began = time.time()
+        run_id = self._web.launch_years(workload.all_years[0], workload.all_years[-1])
+        with arena.bench.instance() as instance:
+            while not (run := _run(instance, run_id)).is_finished:
+                time.sleep(POLL_SECONDS)
+            if not run.is_success:
+                raise EmbeddedError(
+                    f"The run {run_id} ended with {run.status.value}.",
+                    f"Look at it in {arena.bench.dagster_home}.",
+                )
+            return phases_of_last_run(instance, began, time.time())
+
+
+def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise EmbeddedError(f"Dagster does not know its run {run_id}.", "Run it again.")
+    return run
+
+
+@contextmanager
+def _dagster(arena: Arena) -> Iterator[tuple[WebInterface, list[int]]]:
+    """Dagster's web interface and daemon on the workbench; with their processes' ids."""
+    workspace = ("-w", "workspace.local.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    web = WebInterface(port)
+    bench = arena.bench
+    server = bench.start(
+        *bench.command("dagster-webserver", *workspace, "-h", "127.0.0.1", "-p", str(port))
+    )
+    daemon = bench.start(*bench.command("dagster-daemon", "run", *workspace))
+    try:
+        wait_until(web.serves, "Dagster's web interface")
+        with bench.instance() as instance:
+            wait_until(
+                lambda: (
+                    "QUEUED_RUN_COORDINATOR" in instance.get_daemon_statuses()
+                    and instance.get_daemon_statuses()["QUEUED_RUN_COORDINATOR"].healthy
+                ),
+                "Dagster's daemon",
+            )
+        yield web, [server.pid, daemon.pid]
+    finally:
+        for process in (daemon, server):
+            process.terminate()
+        for process in (daemon, server):
+            process.wait(COMMAND_SECONDS)
+
+
+def phases_of_last_run(
+    instance: dg.DagsterInstance, began: float, ended: float
+) -> dict[str, float]:
+    """Where the seconds of the last run went.
+
+    Args:
+        instance: Has the run.
+        began: When it was asked for, in seconds since 1970.
+        ended: When that was over.
+
+    Returns:
+        Seconds by phase, in their order; those of several years are added up.
+    """
+    (run,) = instance.get_run_records(limit=1)
+    created = run.create_timestamp.timestamp()
+    finished = run.end_time or ended
+    events = instance.get_records_for_run(
+        run.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+    ).records
+    told = [event.asset_materialization.metadata for event in events if event.asset_materialization]
+    phases = {"until the run exists: Python, imports, definitions": created - began}
+    for name, title in PHASES.items():
+        of_years = [float(str(one[name].value)) for one in told if name in one]
+        is_per_year = name in ("seconds_validating", "seconds_publishing")
+        phases[title] = sum(of_years) if is_per_year else max(of_years, default=0.0)
+    phases["Dagster: events, end of step and run"] = (
+        finished - created - sum(list(phases.values())[1:])
+    )
+    phases["end of the process"] = ended - finished
+    return phases
+
+
+CONTENDERS: tuple[Contender, ...] = (
+    Script("script", "*script*: a `spark-submit` for each year"),
+    Platform("cold", "platform, cold"),
+    Platform("warm", "platform, warm", warm=True),
+    Click("click", "platform, cold, from the click"),
+    Click("warm-click", "platform, warm, from the click", warm=True),
+    SingleProcess("duckdb", "DuckDB, one process"),
+    SingleProcess("polars", "Polars, one process"),
+    Limit("limit", "*limit*: the streams dropped"),
+)
