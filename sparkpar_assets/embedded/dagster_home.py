@@ -15,6 +15,8 @@ concurrency:
   pools:
     granularity: run # a run that waits is not started
     default_limit: 1 # ./run.sh ui sets SPARK_MAX_APPLICATIONS
+run_queue:
+  dequeue_interval_seconds: 1 # whoever clicks waits for it; Dagster's own is 5
 
 # Runs are processes of this machine. Of one that is gone without a word its daemon finds out.
 run_launcher:

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.events import EngineEventData
+from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from sparkpar_assets.embedded.dagster_home import (
     DAGSTER_YAML,
@@ -84,3 +85,15 @@ def test_runs_of_a_launcher_of_the_users_own_are_left_alone(tmp_path: Path) -> N
     assert fail_dead_runs(state) == []
     file.write_text(ours)
     assert fail_dead_runs(state) == [run.run_id]
+
+
+def test_a_click_waits_a_second_at_most_for_the_queue_and_the_limits_still_hold(
+    tmp_path: Path,
+) -> None:
+    write_dagster_yaml(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
+        assert instance.run_coordinator.dequeue_interval_seconds == 1
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
+    of_containers = yaml.safe_load((PROJECT_ROOT / "docker" / "dagster.yaml").read_text())
+    assert of_containers["run_queue"] == yaml.safe_load(DAGSTER_YAML)["run_queue"]
