@@ -7,7 +7,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from benchmarks.measurements import Measurement
 from benchmarks.memory import MemorySampler
-from benchmarks.workloads import Workload
-from sparkpar_assets.embedded import jars
+from benchmarks.workloads import FIRST_YEAR, Workload
+from sparkpar_assets.embedded import jars, processes
 from sparkpar_assets.embedded.credentials import ca_file, spark_properties_file
 from sparkpar_assets.embedded.errors import EmbeddedError
 from sparkpar_assets.embedded.jvm import spark_home
-from sparkpar_assets.embedded.processes import end_of_log
 from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.io_managers.published import read_object
+from sparkpar_assets.settings import variable_names
 from tests.faults.dagster_servers import WebInterface
 from tests.integration.workbench import FARES, Workbench, kill_group, wait_until
 
@@ -41,6 +41,8 @@ PHASES = {
 }
 """What a materialization's metadata tell."""
 NO_WARM_DRIVER = "the embedded stack keeps no warm driver"
+WARM_DRIVER = "spark-connect"
+"""The name of its server."""
 READING = PHASES["seconds_reading_and_aggregating"]
 
 
@@ -77,7 +79,7 @@ class Arena:
         log = self.bench.folder / "failed.txt"
         log.write_text(self.bench.output_of(process))
         return EmbeddedError(
-            f"{what} … ended with {process.returncode}:\n{end_of_log(log, 40)}\n",
+            f"{what} … ended with {process.returncode}:\n{processes.end_of_log(log, 40)}\n",
             "Mend what it says, and run the benchmark again.",
         )
 
@@ -95,8 +97,12 @@ class Contender(ABC):
     title: str
     publishes: ClassVar[bool] = True
     """Whether there is a result to compare."""
-    uses_workers: ClassVar[bool] = False
-    """Whether it takes more or less time with more of Spark's workers."""
+
+    @property
+    def uses_workers(self) -> bool:
+        """Whether it can be told how many of Spark's workers to use."""
+        return False
+
     folder: ClassVar[str] = ""
     """Of the results, below the contender's own."""
 
@@ -109,6 +115,9 @@ class Contender(ABC):
         arena.bench.configure(
             S3_PREFIX=f"{arena.bench.name}/{self.name}",
             SPARK_CORES_MAX=str(workload.workers),
+            SPARK_REMOTE="",
+            # Where a shell sets it, the platform's own code would be compiled at each start.
+            PYTHONDONTWRITEBYTECODE="",
         )
 
     @contextmanager
@@ -151,7 +160,10 @@ class Script(Contender):
     store and the cluster's secret stand in its properties file: there is no way around these.
     """
 
-    uses_workers: ClassVar[bool] = True
+    @property
+    def uses_workers(self) -> bool:
+        """It can."""
+        return True
 
     def configure(self, arena: Arena, workload: Workload) -> None:
         """Write the properties file, besides."""
@@ -235,37 +247,58 @@ class Platform(Contender):
     """
 
     warm: bool = False
-    uses_workers: ClassVar[bool] = True
     folder: ClassVar[str] = f"{FARES}/"
 
-    def why_absent(self, arena: Arena) -> str:
+    @property
+    def uses_workers(self) -> bool:
+        """A warm driver has its executors already."""
+        return not self.warm
+
+    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002
         """Why it cannot take part here: there is no warm driver."""
-        return NO_WARM_DRIVER if self.warm and not warm_driver_of(arena) else ""
+        return NO_WARM_DRIVER if self.warm and "SPARK_REMOTE" not in variable_names() else ""
 
     @contextmanager
     def ready(self, arena: Arena) -> Iterator[list[int]]:
-        """Lead the platform to the warm driver, or to none."""
-        arena.bench.configure(SPARK_REMOTE=warm_driver_of(arena) if self.warm else "")
-        yield []
+        """Keep the warm driver, where it needs one."""
+        with warm_driver(arena) if self.warm else nullcontext(list[int]()) as driver:
+            yield driver
 
     def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
         """Materialize, and look at how long the parts took."""
-        first, last = workload.all_years[0], workload.all_years[-1]
-        chosen = ("--partition-range", f"{first}...{last}")
-        if first == last:
-            chosen = ("--partition", str(first))
-        materialize = ("asset", "materialize", "-m", "sparkpar_assets.definitions")
         began = time.time()
-        arena.run(
-            sampler, *arena.bench.command("dagster", *materialize, "--select", FARES, *chosen)
-        )
+        arena.run(sampler, *_materialize(arena, workload.all_years))
         with arena.bench.instance() as instance:
             return phases_of_last_run(instance, began, time.time())
 
 
-def warm_driver_of(arena: Arena) -> str:
-    """The address of the driver that the embedded stack keeps; empty where it keeps none."""
-    return arena.bench.stack.env.get("SPARK_REMOTE", "")
+def _materialize(arena: Arena, years: list[int]) -> list[str]:
+    """The command of a user."""
+    chosen = ("--partition-range", f"{years[0]}...{years[-1]}")
+    if len(years) == 1:
+        chosen = ("--partition", str(years[0]))
+    options = ("-m", "sparkpar_assets.definitions", "--select", FARES, *chosen)
+    return arena.bench.command("dagster", "asset", "materialize", *options)
+
+
+@contextmanager
+def warm_driver(arena: Arena) -> Iterator[list[int]]:
+    """Keep a warm driver while the block lasts, and its executors; gives its processes' ids.
+
+    Not longer: a classic application would find fewer free cores. Its first run is none of a warm
+    driver's, and is not timed.
+    """
+    bench, state = arena.bench, arena.bench.stack.stack.state
+    up = bench.run(sys.executable, "-m", "sparkpar_assets.embedded", "up", "--warm")
+    if up.returncode != 0:
+        raise EmbeddedError(f"The warm driver did not start: {up.stderr}", "Mend what it says.")
+    bench.configure(SPARK_REMOTE=bench.stack.env["SPARK_REMOTE"])
+    running = [process for name, process in processes.of_stack(state) if name == WARM_DRIVER]
+    try:
+        arena.run(MemorySampler([]), *_materialize(arena, [FIRST_YEAR]))
+        yield [process.pid for process in running]
+    finally:
+        processes.stop(running)
 
 
 class Click(Platform):

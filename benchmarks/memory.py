@@ -62,7 +62,7 @@ def role_of(command: list[str]) -> str | None:
     if name == "java":
         if any(part.endswith("CoarseGrainedExecutorBackend") for part in command):
             return EXECUTOR
-        is_driver = any(part.endswith(("SparkSubmit", "SparkConnectServer")) for part in command)
+        is_driver = any(part.endswith("SparkSubmit") for part in command)
         return DRIVER if is_driver else None
     is_server = any(part.rpartition("/")[2] in SERVERS for part in command)
     return RUN if name.startswith("python") and not is_server else None

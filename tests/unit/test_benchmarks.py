@@ -146,7 +146,7 @@ def test_synthetic_trips_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
         (["python3", "-m", "dagster", "api", "grpc", "--port", "1"], None),
         (["python3", "/venv/bin/dagster-webserver", "-w", "workspace.local.yaml"], None),
         (["/jdk/bin/java", "-cp", "x", "org.apache.spark.deploy.SparkSubmit"], DRIVER),
-        (["java", "org.apache.spark.sql.connect.service.SparkConnectServer"], DRIVER),
+        (["java", "org.apache.spark.deploy.SparkSubmit", "--class", "ConnectServer"], DRIVER),
         (["java", "org.apache.spark.executor.CoarseGrainedExecutorBackend"], EXECUTOR),
         (["java", "org.apache.spark.deploy.worker.Worker"], None),
         (["bash", "spark-class"], None),
