@@ -83,6 +83,7 @@ def stack_values(config: StackConfig) -> dict[str, str]:
         "DAGSTER_HOME": str(state.dagster_home),
         "SPARK_LOCAL_IP": HOST,  # the driver's web interface would listen on all addresses
         "SPARK_LOCAL_DIRS": str(state.temporary),
+        "SPARK_LAUNCHER_OPTS": class_archive(config.java_home, jars.JARS).launcher_options,
         "MPLCONFIGDIR": str(state.home / "matplotlib"),  # its font cache, else in the user's home
         # Where a proxy is set, it is not asked for this machine's own servers.
         "NO_PROXY": _no_proxy(os.environ),
