@@ -97,14 +97,13 @@ class Contender(ABC):
     title: str
     publishes: ClassVar[bool] = True
     """Whether there is a result to compare."""
+    folder: ClassVar[str] = ""
+    """Of the results, below the contender's own."""
 
     @property
     def uses_workers(self) -> bool:
         """Whether it can be told how many of Spark's workers to use."""
         return False
-
-    folder: ClassVar[str] = ""
-    """Of the results, below the contender's own."""
 
     def why_absent(self, arena: Arena) -> str:  # noqa: ARG002
         """Why it cannot take part here; empty if it can."""
@@ -126,8 +125,18 @@ class Contender(ABC):
         yield []
 
     @abstractmethod
-    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
-        """Do it once, while the clock runs; returns the seconds by phase, where it tells them."""
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:
+        """Do it once, while the clock runs."""
+
+    def phases(self, arena: Arena, began: float, ended: float) -> Mapping[str, float]:  # noqa: ARG002
+        """Where the seconds went, by name, if there is a way to know; asked when it has worked.
+
+        Args:
+            arena: Where it worked.
+            began: When, in seconds since 1970.
+            ended: Until when.
+        """
+        return {}
 
     def measure(self, arena: Arena, workload: Workload) -> Measurement:
         """Do it once, and measure.
@@ -140,10 +149,10 @@ class Contender(ABC):
             self.ready(arena) as started_before,
             MemorySampler([*arena.servers, *started_before]) as sampler,
         ):
-            started = time.monotonic()
-            phases = self.work(arena, workload, sampler)
+            began, started = time.time(), time.monotonic()
+            self.work(arena, workload, sampler)
             seconds = time.monotonic() - started
-        return Measurement(seconds, sampler.peaks, phases)
+        return Measurement(seconds, sampler.peaks, self.phases(arena, began, began + seconds))
 
     def published(self, arena: Arena, year: int) -> pa.Table:
         """What it has published of a year."""
@@ -170,7 +179,7 @@ class Script(Contender):
         super().configure(arena, workload)
         write_private(self._properties_file(arena), self._properties(arena, workload))
 
-    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:
         """Submit the script for one year after the other."""
         output = f"s3a://{arena.bench.bucket}/{arena.bench.name}/{self.name}"
         for year in workload.all_years:
@@ -183,7 +192,6 @@ class Script(Contender):
                 str(year),
                 f"{output}/year={year}",
             )
-        return {}
 
     @staticmethod
     def _properties_file(arena: Arena) -> Path:
@@ -223,13 +231,12 @@ class SingleProcess(Contender):
         is_missing = self.name == "polars" and importlib.util.find_spec("polars") is None
         return "the package polars is not installed" if is_missing else ""
 
-    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:
         """Run it."""
         certificates = ca_file(arena.bench.stack.stack.state)
         script, output = str(HERE / "single_process.py"), f"{arena.bench.name}/{self.name}"
         years = map(str, workload.all_years)
         arena.run(sampler, sys.executable, script, self.name, str(certificates), output, *years)
-        return {}
 
 
 class Limit(SingleProcess):
@@ -264,12 +271,14 @@ class Platform(Contender):
         with warm_driver(arena) if self.warm else nullcontext(list[int]()) as driver:
             yield driver
 
-    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:
-        """Materialize, and look at how long the parts took."""
-        began = time.time()
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:
+        """Materialize."""
         arena.run(sampler, *_materialize(arena, workload.all_years))
+
+    def phases(self, arena: Arena, began: float, ended: float) -> Mapping[str, float]:
+        """From the records of the run and its materializations."""
         with arena.bench.instance() as instance:
-            return phases_of_last_run(instance, began, time.time())
+            return phases_of_last_run(instance, began, ended)
 
 
 def _materialize(arena: Arena, years: list[int]) -> list[str]:
@@ -312,9 +321,8 @@ class Click(Platform):
         with super().ready(arena) as driver, _dagster(arena) as (self._web, servers):
             yield [*driver, *servers]
 
-    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> Mapping[str, float]:  # noqa: ARG002
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:  # noqa: ARG002
         """Launch, and wait until the run has ended."""
-        began = time.time()
         run_id = self._web.launch_years(workload.all_years[0], workload.all_years[-1])
         with arena.bench.instance() as instance:
             while not (run := _run(instance, run_id)).is_finished:
@@ -324,7 +332,6 @@ class Click(Platform):
                     f"The run {run_id} ended with {run.status.value}.",
                     f"Look at it in {arena.bench.dagster_home}.",
                 )
-            return phases_of_last_run(instance, began, time.time())
 
 
 def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
@@ -340,8 +347,7 @@ def _dagster(arena: Arena) -> Iterator[tuple[WebInterface, list[int]]]:
     workspace = ("-w", "workspace.local.yaml")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
-    web = WebInterface(port)
-    bench = arena.bench
+    web, bench, began = WebInterface(port), arena.bench, time.time()
     server = bench.start(
         *bench.command("dagster-webserver", *workspace, "-h", "127.0.0.1", "-p", str(port))
     )
@@ -349,19 +355,19 @@ def _dagster(arena: Arena) -> Iterator[tuple[WebInterface, list[int]]]:
     try:
         wait_until(web.serves, "Dagster's web interface")
         with bench.instance() as instance:
-            wait_until(
-                lambda: (
-                    "QUEUED_RUN_COORDINATOR" in instance.get_daemon_statuses()
-                    and instance.get_daemon_statuses()["QUEUED_RUN_COORDINATOR"].healthy
-                ),
-                "Dagster's daemon",
-            )
+            wait_until(lambda: _looks_at_the_queue(instance, since=began), "Dagster's daemon")
         yield web, [server.pid, daemon.pid]
     finally:
         for process in (daemon, server):
             process.terminate()
         for process in (daemon, server):
             process.wait(COMMAND_SECONDS)
+
+
+def _looks_at_the_queue(instance: dg.DagsterInstance, since: float) -> bool:
+    """Whether the daemon does, and not one that was there before."""
+    beat = instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
+    return beat is not None and beat.timestamp > since
 
 
 def phases_of_last_run(
