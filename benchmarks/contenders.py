@@ -298,13 +298,12 @@ def warm_driver(arena: Arena) -> Iterator[list[int]]:
     driver's, and is not timed.
     """
     bench, state = arena.bench, arena.bench.stack.stack.state
-    up = bench.run(sys.executable, "-m", "sparkpar_assets.embedded", "up", "--warm")
-    if up.returncode != 0:
-        raise EmbeddedError(f"The warm driver did not start: {up.stderr}", "Mend what it says.")
+    unwatched = MemorySampler([])
+    arena.run(unwatched, sys.executable, "-m", "sparkpar_assets.embedded", "up", "--warm")
     bench.configure(SPARK_REMOTE=bench.stack.env["SPARK_REMOTE"])
     running = [process for name, process in processes.of_stack(state) if name == WARM_DRIVER]
     try:
-        arena.run(MemorySampler([]), *_materialize(arena, [FIRST_YEAR]))
+        arena.run(unwatched, *_materialize(arena, [FIRST_YEAR]))
         yield [process.pid for process in running]
     finally:
         processes.stop(running)
