@@ -229,13 +229,14 @@ def _pages_of_running_application(bench: Workbench) -> dict[str, bytes]:
     page = f"{url('spark-master-ui')}/app/?appId={application['id']}"
     found = re.search(r'href="(http://127\.0\.0\.1:\d+)"[^>]*>Application Detail', _get(page))
     assert found is not None
+    # While Spark starts, each of the pages says that and nothing else.
+    wait_until(lambda: "redacted" in _get(f"{found[1]}/environment/"), "the run's own pages")
     api = f"{found[1]}/api/v1/applications/{application['id']}"
     addresses = [page, f"{found[1]}/environment/", f"{found[1]}/executors/"]
     addresses += [f"{api}/environment", f"{api}/allexecutors", f"{api}/jobs"]
     for name in ("spark-master-ui", "spark-worker-1-ui", "spark-worker-2-ui", "spark-history"):
         addresses += [url(name), f"{url(name)}/json/"]
     pages = {address: _get(address).encode() for address in addresses}
-    assert b"redacted" in pages[f"{found[1]}/environment/"]
     assert b"spark.authenticate.secret" in pages[f"{api}/environment"]
     return pages
 
