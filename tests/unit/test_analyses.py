@@ -52,7 +52,11 @@ attributes:
 """An analysis that is not partitioned."""
 THOUSAND = 1000
 LOADING_SECONDS = 10
-"""The most CPU time that loading a thousand analyses may take."""
+"""The most CPU time that loading a thousand analyses may take, where that of Dagster is usual."""
+DAGSTERS_SECONDS = 1.5
+"""The usual CPU time of importing Dagster; where it is more, the machine is slow or busy."""
+TRIES = 3
+"""Of a measurement that other work may have met."""
 
 Load = Callable[..., dg.Definitions]
 
@@ -527,19 +531,30 @@ def test_a_wrong_key_is_named_by_dgs_checks(project: Path) -> None:
     )
 
 
+def _timed(project: Path, code: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """What a Python program printed, and the CPU time that it took, in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run(project, "python", "-c", code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_a_thousand_analyses_load_in_seconds_and_a_broken_one_is_named(project: Path) -> None:
     analyses = project / "sparkpar_assets" / "analyses"
     for number in range(THOUSAND):
         (analyses / f"a{number:04}").mkdir()
         text = ZONE_TIPS.replace("zone_tips", f"a{number:04}").replace("> 0", f"> {number}")
         (analyses / f"a{number:04}" / "defs.yaml").write_text(text)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code = "from sparkpar_assets.definitions import defs; print(len(list(defs.assets)))"
-    done = run(project, "python", "-c", code)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.stdout.strip() == str(THOUSAND + len(ASSETS) + 1), done.stderr
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < LOADING_SECONDS
+    found = []
+    for _ in range(TRIES):
+        _, usual = _timed(project, "import dagster")
+        done, seconds = _timed(project, code)
+        assert done.stdout.strip() == str(THOUSAND + len(ASSETS) + 1), done.stderr
+        found.append(seconds / max(1, usual / DAGSTERS_SECONDS))
+        if found[-1] < LOADING_SECONDS:
+            break
+    assert min(found) < LOADING_SECONDS, found
 
     broken = analyses / "a0500" / "defs.yaml"
     broken.write_text(changed("where:", "wehre:", broken.read_text()))
