@@ -2,6 +2,9 @@
 # The project's one front door: ./run.sh help says what each command does.
 set -euo pipefail
 
+# Where a shell sets it, each command would compile Dagster and all it imports anew, for seconds.
+unset PYTHONDONTWRITEBYTECODE
+
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 # shellcheck source=setup.sh
 source "$PROJECT/setup.sh"

@@ -24,7 +24,7 @@ from sparkpar_assets.embedded.errors import EmbeddedError
 from sparkpar_assets.embedded.jvm import spark_home
 from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.io_managers.published import read_object
-from sparkpar_assets.settings import variable_names
+from sparkpar_assets.resources.warm_driver import Folder, end_warm_driver
 from tests.faults.dagster_servers import WebInterface
 from tests.integration.workbench import FARES, Workbench, kill_group, wait_until
 
@@ -40,9 +40,6 @@ PHASES = {
     "seconds_publishing": "publish",
 }
 """What a materialization's metadata tell."""
-NO_WARM_DRIVER = "the embedded stack keeps no warm driver"
-WARM_DRIVER = "spark-connect"
-"""The name of its server."""
 READING = PHASES["seconds_reading_and_aggregating"]
 
 
@@ -114,7 +111,7 @@ class Contender(ABC):
         arena.bench.configure(
             S3_PREFIX=f"{arena.bench.name}/{self.name}",
             SPARK_CORES_MAX=str(workload.workers),
-            SPARK_REMOTE="",
+            SPARK_WARM_DRIVER="",
             # Where a shell sets it, the platform's own code would be compiled at each start.
             PYTHONDONTWRITEBYTECODE="",
         )
@@ -261,10 +258,6 @@ class Platform(Contender):
         """A warm driver has its executors already."""
         return not self.warm
 
-    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002
-        """Why it cannot take part here: there is no warm driver."""
-        return NO_WARM_DRIVER if self.warm and "SPARK_REMOTE" not in variable_names() else ""
-
     @contextmanager
     def ready(self, arena: Arena) -> Iterator[list[int]]:
         """Keep the warm driver, where it needs one."""
@@ -297,16 +290,13 @@ def warm_driver(arena: Arena) -> Iterator[list[int]]:
     Not longer: a classic application would find fewer free cores. Its first run is none of a warm
     driver's, and is not timed.
     """
-    bench, state = arena.bench, arena.bench.stack.stack.state
-    unwatched = MemorySampler([])
-    arena.run(unwatched, sys.executable, "-m", "sparkpar_assets.embedded", "up", "--warm")
-    bench.configure(SPARK_REMOTE=bench.stack.env["SPARK_REMOTE"])
-    running = [process for name, process in processes.of_stack(state) if name == WARM_DRIVER]
+    folder = arena.bench.stack.stack.state.warm_driver
+    arena.bench.configure(SPARK_WARM_DRIVER=str(folder))
     try:
-        arena.run(unwatched, *_materialize(arena, [FIRST_YEAR]))
-        yield [process.pid for process in running]
+        arena.run(MemorySampler([]), *_materialize(arena, [FIRST_YEAR]))
+        yield [pid] if (pid := Folder(folder).pid()) else []
     finally:
-        processes.stop(running)
+        end_warm_driver(folder)
 
 
 class Click(Platform):

@@ -189,6 +189,19 @@ class Settings(BaseModel):
         alias="SPARK_MAX_APPLICATIONS",
         description="Runs with Spark at once; more wait in the queue. Read when Dagster starts.",
     )
+    spark_warm_driver: str | None = Field(
+        default=None,
+        alias="SPARK_WARM_DRIVER",
+        description="Folder in which a driver that serves run after run writes down where it "
+        "listens. The first run starts it; it serves this user's runs on this machine. Unset: each "
+        "run starts a driver of its own.",
+    )
+    spark_warm_driver_minutes: int = Field(
+        default=30,
+        ge=1,
+        alias="SPARK_WARM_DRIVER_MINUTES",
+        description="The warm driver ends when it has had no run for so long.",
+    )
     spark_driver_host: str | None = Field(
         default=None,
         alias="SPARK_DRIVER_HOST",

@@ -10,6 +10,11 @@ from sparkpar_assets.embedded.testing import EmbeddedStack, fresh_stack
 from sparkpar_assets.project import PROJECT_ROOT
 
 
+def pytest_configure() -> None:
+    """Give each run a driver of its own, as a cluster has it; some tests choose a warm one."""
+    os.environ["SPARK_WARM_DRIVER"] = ""
+
+
 @pytest.fixture(scope="session")
 def embedded_stack() -> Iterator[EmbeddedStack]:
     """BigQuery, S3 and Spark of this test session alone, without tables; gone when it ends."""

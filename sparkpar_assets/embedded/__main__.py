@@ -44,7 +44,8 @@ def status(_: argparse.Namespace) -> int:
     for line in statuses:
         pid = line.pid or "-"
         print(f"{line.server.name:<16} {line.health:<10} {pid:<8} {line.server.address}")
-    print(f"\nLogs: {stack.state.logs}")
+    print(f"\nWarm driver: {stack.warm_driver()}")
+    print(f"Logs: {stack.state.logs}")
     for line in statuses:
         if line.health in (Health.DEAD, Health.UNHEALTHY):
             print(f"\n{line.server.name} is {line.health}. The end of its log:")

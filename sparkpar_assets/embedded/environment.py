@@ -33,8 +33,15 @@ FOREIGN_NAMES = ("GCP_PROJECT", "HADOOP_CONF_DIR", "HADOOP_HOME", "YARN_CONF_DIR
 KEPT = ("AWS_CA_BUNDLE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
 """Where a company's network needs its certificate authority; these lead nowhere."""
 
-CHOSEN = ("SPARKPAR_AUTOMATION", "ALERT_WEBHOOK_URL", "SPARK_MAX_APPLICATIONS")
+CHOSEN = (
+    "SPARKPAR_AUTOMATION",
+    "ALERT_WEBHOOK_URL",
+    "SPARK_MAX_APPLICATIONS",
+    "SPARK_WARM_DRIVER_MINUTES",
+)
 """What the user's environment has a say in: these lead to no cloud."""
+
+WARM_DRIVER = "SPARK_WARM_DRIVER"
 
 
 def platform_values(config: StackConfig) -> dict[str, str]:
@@ -65,6 +72,7 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "SPARK_CORES_MAX": "2",
         "SPARK_DRIVER_JAVA_OPTIONS": java_options,
         "SPARK_EXECUTOR_JAVA_OPTIONS": java_options,
+        "SPARK_WARM_DRIVER": os.environ.get(WARM_DRIVER, _warm_driver(config)),
         "SPARK_EVENT_LOG_DIR": config.state.event_logs.as_uri(),
         "SPARK_HISTORY_URL": config.url("spark-history"),
         "SPARK_JARS_DIR": str(jars.JARS),
@@ -73,6 +81,11 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "DAGSTER_UI_URL": config.url("dagster"),
     } | {name: os.environ.get(name, "") for name in CHOSEN}
     return dict.fromkeys(settings.variable_names(), "") | values
+
+
+def _warm_driver(config: StackConfig) -> str:
+    """Most of a run on sample trips is a driver's start. Of containers the user says whether."""
+    return "" if config.hosts else str(config.state.warm_driver)
 
 
 def stack_values(config: StackConfig) -> dict[str, str]:
@@ -130,7 +143,7 @@ def recording_environment(config: StackConfig, **overrides: str) -> Iterator[dic
     file = config.state.stack / "recording.env"
     archive = class_archive(config.java_home, jars.JARS)
     with archive.recording() as options:
-        driver = {"SPARK_DRIVER_JAVA_OPTIONS": f"{JAVA_OPTIONS} {options}"}
+        driver = {"SPARK_DRIVER_JAVA_OPTIONS": f"{JAVA_OPTIONS} {options}", WARM_DRIVER: ""}
         write_env_file(file, platform_values(config) | driver | overrides)
         try:
             yield process_environment(config) | {settings.ENV_FILE_VARIABLE: str(file)}

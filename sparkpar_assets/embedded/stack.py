@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import psutil
+from dotenv import dotenv_values
 
 from sparkpar_assets.embedded import ports, processes, spark_master
 from sparkpar_assets.embedded.bigquery_emulator import bigquery_emulator
@@ -27,6 +29,7 @@ from sparkpar_assets.embedded.spark_worker import spark_worker
 from sparkpar_assets.embedded.state import State
 from sparkpar_assets.embedded.token_endpoint import token_endpoint, token_uri
 from sparkpar_assets.resources.java import JavaNotUsableError, find_java_home
+from sparkpar_assets.resources.warm_driver import Folder, end_warm_driver
 
 HEALTHY_WITHIN_SECONDS = 120
 POLL_SECONDS = 0.1
@@ -120,6 +123,7 @@ class Stack:
     def down(self, say: Callable[[str], None] = print) -> None:
         """Stop every process of the stack, also what killed servers left; keep the data."""
         with self.state.lock():
+            end_warm_driver(self._warm_driver)
             pid_files = [self._pid_file(server.name) for server in self.servers]
             known = [process for file in pid_files if (process := file.process())]
             found = [process for _, process in processes.of_stack(self.state)]
@@ -132,6 +136,11 @@ class Stack:
         """The state of each server."""
         return [self._status(server) for server in self.servers]
 
+    def warm_driver(self) -> str:
+        """What there is to say of the driver that serves run after run."""
+        pid = Folder(self._warm_driver).pid()
+        return f"pid {pid}, its log is {Folder(self._warm_driver).log}" if pid else "none"
+
     def is_healthy(self) -> bool:
         """Whether every server serves."""
         return all(status.health is Health.HEALTHY for status in self.status())
@@ -139,6 +148,12 @@ class Stack:
     def end_of_log(self, server: Server) -> str:
         """The last lines of a server's log."""
         return processes.end_of_log(processes.log_file(self.state, server.name))
+
+    @property
+    def _warm_driver(self) -> Path:
+        """Where the runs look for it: the user may have named another folder."""
+        chosen = dotenv_values(self.state.environment_file).get("SPARK_WARM_DRIVER")
+        return Path(chosen) if chosen else self.state.warm_driver
 
     def _status(self, server: Server) -> Status:
         file = self._pid_file(server.name)

@@ -75,6 +75,11 @@ class State:
         return self.root / "dagster_home"
 
     @property
+    def warm_driver(self) -> Path:
+        """The folder of the driver that serves run after run."""
+        return self.stack / "warm-driver"
+
+    @property
     def ports_file(self) -> Path:
         """The ports that the stack was last started on."""
         return self.stack / "ports.json"

@@ -37,7 +37,7 @@ from sparkpar_assets.metadata import SCHEMA_KEY, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.s3 import explained_errors
 from sparkpar_assets.resources.spark import Spark, explained_data_errors
-from sparkpar_assets.resources.spark_losses import explained_losses
+from sparkpar_assets.resources.spark_losses import explained_losses, is_driver_lost
 from sparkpar_assets.retries import retrying
 
 if TYPE_CHECKING:
@@ -91,14 +91,19 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
 
         Raises:
             dg.Failure: A year was not published; the message names it, with the reason.
-            dg.RetryRequested: The source changed while it was read.
+            dg.RetryRequested: The source changed while it was read, or a warm driver ended, which
+                may have been for the sake of another run.
         """
         run = _Run(self, context, obj)
         try:
             retrying(run.stage_and_publish, context.log, under_way=True)
-        except BaseException:
+        except BaseException as error:
             # Dagster's events follow S3, also where a run is cancelled between two years.
             run.log_events_of_published()
+            if is_driver_lost(error) and self.spark.is_warm and not run.published:
+                context.log.warning("The warm driver has ended: the run goes on with another.")
+                self.spark.lose()
+                raise dg.RetryRequested(max_retries=1) from error
             raise
         if run.refused:
             run.log_events_of_published()
@@ -235,8 +240,8 @@ class _Run:
         with (
             explained_data_errors(self.dataset.asset),
             explained_losses(),
-            _cached(publication.shared),
             self.spark.progress(self.context.log),
+            _cached(publication.shared),
         ):
             self._write(path)
             audit = publication.audit.collect() if publication.audit is not None else []
@@ -337,6 +342,7 @@ class _Run:
                 "checks": _checks_table(self.publication.outcomes[year]),
                 "spark_ui": dg.MetadataValue.url(self.spark.ui_url),
                 "spark_application_id": self.spark.application_id,
+                "spark_driver": "warm" if self.spark.is_warm else "of the run",
                 **{phase: round(spent, 2) for phase, spent in seconds.items()},
             },
         )

@@ -57,8 +57,20 @@ def settings_in_force() -> Iterator[Settings]:
         dg.Failure: They cannot be read.
     """
     settings = read_settings()
-    with _environment(settings.as_environment()):
+    with in_force(settings):
         yield settings
+
+
+@contextmanager
+def in_force(settings: Settings) -> Iterator[None]:
+    """Let the process's environment say what some settings do, within the block."""
+    values = settings.as_environment()
+    before = {name: os.environ.get(name) for name in values}
+    _set_environment(values)
+    try:
+        yield
+    finally:
+        _set_environment(before)
 
 
 def describe_targets(settings: Settings) -> str:
@@ -94,16 +106,6 @@ def read_settings() -> Settings:
         ) from None
     check_endpoints(settings)
     return settings
-
-
-@contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    _set_environment(values)
-    try:
-        yield
-    finally:
-        _set_environment(before)
 
 
 def _set_environment(values: Mapping[str, str | None]) -> None:

@@ -78,6 +78,11 @@ def explained_losses() -> Iterator[None]:
         raise
 
 
+def is_driver_lost(error: BaseException) -> bool:
+    """Whether ``explained_losses`` said so."""
+    return isinstance(error, dg.Failure) and error.description == DRIVER_LOST
+
+
 @dataclass
 class LostExecutors:
     """How many executors were lost since the last task that was done."""

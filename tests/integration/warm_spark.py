@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -13,7 +14,9 @@ from sparkpar_assets.io_managers.bigquery import BigQueryYears
 from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
 from sparkpar_assets.resources.bigquery import BigQueryTables
 from sparkpar_assets.resources.environment import RunEnvironment
-from sparkpar_assets.resources.spark import SCRATCH_PROPERTY, Spark, stop_jvm
+from sparkpar_assets.resources.spark import Spark
+from sparkpar_assets.resources.spark_configuration import SCRATCH_PROPERTY
+from sparkpar_assets.resources.spark_driver import Driver, stop_jvm
 from sparkpar_assets.settings import Settings
 from tests.integration.workbench import Workbench
 
@@ -21,13 +24,25 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+@dataclass
+class KeptDriver:
+    """The driver of an earlier run of this process, which is left to those after it."""
+
+    session: "SparkSession"
+    is_warm = True
+
+    def end(self, *, in_order: bool) -> None:
+        """Leave it."""
+
+
 class WarmSpark(Spark):
     """The platform's session, started by the first run and left to those after it."""
 
-    def _start(self, settings: Settings) -> "SparkSession":
+    def _start(self, settings: Settings) -> Driver:
         from pyspark.sql import SparkSession
 
-        return SparkSession.getActiveSession() or super()._start(settings)
+        session = SparkSession.getActiveSession()
+        return KeptDriver(session) if session else super()._start(settings)
 
     def _stop(self) -> None:
         """Leave the session to the next run."""

@@ -8,7 +8,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from sparkpar_assets.resources.java import find_java_home
-from sparkpar_assets.resources.spark import SQL_SEMANTICS, stop_jvm
+from sparkpar_assets.resources.spark_configuration import SQL_SEMANTICS
+from sparkpar_assets.resources.spark_driver import stop_jvm
 
 
 @pytest.fixture(scope="package")

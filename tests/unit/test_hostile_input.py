@@ -19,7 +19,7 @@ from sparkpar_assets.definitions import defs
 from sparkpar_assets.materialize import SelectionError, selection
 from sparkpar_assets.partitions import TAXI_YEARS
 from sparkpar_assets.project import PROJECT_ROOT
-from sparkpar_assets.resources.spark import _configuration, _launch_environment
+from sparkpar_assets.resources.spark_configuration import launch_environment, spark_properties
 from sparkpar_assets.settings import load_settings, variable_names
 
 HOSTILE = [
@@ -106,7 +106,7 @@ def test_a_setting_ends_no_line_and_no_option(name: str, text: str) -> None:
     )
     if name == "S3_PREFIX":
         assert ".." not in found.s3_root.split("/")
-    configuration = _configuration(found, "application", Path("/scratch"))
+    configuration = spark_properties(found, "application", Path("/scratch"))
     assert set(configuration) <= set(_all_configured())
     assert configuration["spark.driver.extraJavaOptions"].count('"') % 2 == 0 or name.endswith(
         "JAVA_OPTIONS"  # which are there to be options
@@ -121,7 +121,7 @@ def _all_configured() -> dict[str, str]:
     }
     every |= {"SPARK_EVENT_LOG_DIR": "f", "SPARK_DRIVER_HOST": "h", "AWS_DEFAULT_REGION": "r"}
     every |= {"GOOGLE_APPLICATION_CREDENTIALS": "f"}
-    return _configuration(load_settings(every), "application", Path("/scratch"))
+    return spark_properties(load_settings(every), "application", Path("/scratch"))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_java_reads_a_secret_as_it_was_given_and_no_other_property(
     values = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": secret}
     with (
         tempfile.TemporaryDirectory() as folder,
-        _launch_environment(load_settings(values), "/java", Path(folder)),
+        launch_environment(load_settings(values), "/java", Path(folder)),
     ):
         text = (Path(folder) / "spark.properties").read_text()
     jvm = spark._jvm  # PySpark's own way to Java

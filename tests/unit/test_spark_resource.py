@@ -14,13 +14,9 @@ from pyspark.errors import PySparkException
 
 from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.resources.scratch import SCRATCH_PREFIX, remove_dead_scratch
-from sparkpar_assets.resources.spark import (
-    _configuration,
-    _describe_progress,
-    _launch_environment,
-    check_jars,
-    check_master,
-)
+from sparkpar_assets.resources.spark import _describe_progress
+from sparkpar_assets.resources.spark_checks import check_jars, check_master
+from sparkpar_assets.resources.spark_configuration import launch_environment, spark_properties
 from sparkpar_assets.resources.spark_losses import LostExecutors, explained_losses
 from sparkpar_assets.resources.spark_security import AUTHENTICATION
 from sparkpar_assets.settings import load_settings
@@ -34,7 +30,7 @@ SECRETS = {
 
 def test_no_secret_is_in_the_configuration_that_goes_onto_the_command_line(tmp_path: Path) -> None:
     settings = load_settings(SECRETS | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9000"})
-    configuration = _configuration(settings, "application", tmp_path)
+    configuration = spark_properties(settings, "application", tmp_path)
     assert not any(secret in str(configuration) for secret in SECRETS.values())
 
 
@@ -42,7 +38,7 @@ def test_secrets_go_through_a_file_for_this_user_alone_that_is_gone_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYSPARK_SUBMIT_ARGS", raising=False)
-    with _launch_environment(load_settings(SECRETS), "/java", tmp_path):
+    with launch_environment(load_settings(SECRETS), "/java", tmp_path):
         (file,) = tmp_path.iterdir()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         lines = file.read_text().splitlines()
@@ -62,13 +58,13 @@ def test_the_clusters_secret_goes_the_same_way_and_its_absence_changes_nothing(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     settings = load_settings({"SPARK_AUTH_SECRET_FILE": str(file)})
-    with _launch_environment(settings, "/java", scratch):
+    with launch_environment(settings, "/java", scratch):
         lines = (scratch / "spark.properties").read_text().splitlines()
     assert "spark.authenticate.secret=hush" in lines
-    configuration = _configuration(settings, "application", scratch)
+    configuration = spark_properties(settings, "application", scratch)
     assert configuration.items() >= AUTHENTICATION.items()
     assert "hush" not in str(configuration)
-    without = _configuration(load_settings({}), "application", scratch)
+    without = spark_properties(load_settings({}), "application", scratch)
     assert not AUTHENTICATION.keys() & without.keys()
 
 
@@ -87,7 +83,7 @@ def test_the_users_spark_defaults_stay_in_force(
     monkeypatch.setenv("SPARK_CONF_DIR", str(conf))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with _launch_environment(load_settings({}), "/java", scratch):
+    with launch_environment(load_settings({}), "/java", scratch):
         assert "spark.locality.wait 1s\n" in (scratch / "spark.properties").read_text()
 
 
@@ -105,13 +101,13 @@ def test_the_users_spark_defaults_stay_in_force(
 def test_credentials_that_are_not_set_come_from_the_usual_chain(
     tmp_path: Path, values: dict[str, str], provider: str
 ) -> None:
-    configuration = _configuration(load_settings(values), "application", tmp_path)
+    configuration = spark_properties(load_settings(values), "application", tmp_path)
     assert configuration["spark.hadoop.fs.s3a.aws.credentials.provider"] == provider
 
 
 def test_a_trust_store_in_a_folder_with_a_space_is_one_option(tmp_path: Path) -> None:
     settings = load_settings({"TLS_TRUST_STORE": "/a b/trust.p12"})
-    options = _configuration(settings, "application", tmp_path)["spark.executor.extraJavaOptions"]
+    options = spark_properties(settings, "application", tmp_path)["spark.executor.extraJavaOptions"]
     assert '"-Djavax.net.ssl.trustStore=/a b/trust.p12"' in options
 
 

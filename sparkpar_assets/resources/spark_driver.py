@@ -1,0 +1,156 @@
+"""The driver of a run alone: a JVM of this process, and the Spark session in it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import dagster as dg
+
+from sparkpar_assets.resources.scratch import SCRATCH_PREFIX, hold_scratch, remove_dead_scratch
+from sparkpar_assets.resources.spark_configuration import launch_environment, spark_properties
+from sparkpar_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+JVM_EXIT_SECONDS = 120
+
+
+class Driver(Protocol):
+    """What a run has of its driver.
+
+    Attributes:
+        session: The run's session.
+        is_warm: Whether the driver was there before the run, and stays.
+    """
+
+    session: "SparkSession"
+    is_warm: bool
+
+    def end(self, *, in_order: bool) -> None:
+        """Let go of the session; ``in_order`` if no work of the run was broken off."""
+
+
+class OwnDriver:
+    """A driver that starts with the run and ends with it.
+
+    Args:
+        settings: Those of the run.
+        application: The application's name, as Spark's pages show it.
+        java_home: The Java to use.
+
+    Raises:
+        dg.Failure: Spark does not start.
+    """
+
+    is_warm = False
+
+    def __init__(self, settings: Settings, application: str, java_home: str) -> None:
+        from pyspark import SparkContext
+
+        if SparkContext._active_spark_context is not None:
+            raise dg.Failure(
+                "A Spark session is already running in this process. "
+                "Stop it first: a run starts one of its own."
+            )
+        remove_dead_scratch()
+        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
+        self._scratch_lock = hold_scratch(self._scratch)
+        try:
+            self.session = self._start(settings, application, java_home)
+        except BaseException:
+            self._remove_jvm()
+            raise
+
+    def _start(self, settings: Settings, application: str, java_home: str) -> "SparkSession":
+        from dagster_pyspark import LazyPySparkResource
+        from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
+
+        try:
+            with kept_interrupt_handler(), launch_environment(settings, java_home, self._scratch):
+                session: SparkSession = LazyPySparkResource(
+                    spark_config=spark_properties(settings, application, self._scratch)
+                ).spark_session
+        except (Py4JError, PySparkException, OSError) as error:
+            raise dg.Failure(
+                f"Spark did not start: {_cause(error)} "
+                "Look at the run's stderr for more, and check the SPARK_ settings.",
+            ) from error
+        session.sparkContext.setLogLevel("ERROR")
+        return session
+
+    def end(self, *, in_order: bool) -> None:  # noqa: ARG002  # all of it ends, either way
+        """Stop the application, and the JVM with it."""
+        try:
+            ask_apart(self.session.stop)
+        finally:
+            self._remove_jvm()
+
+    def _remove_jvm(self) -> None:
+        stop_jvm()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        os.close(self._scratch_lock)
+
+
+@contextmanager
+def kept_interrupt_handler() -> Iterator[None]:
+    """Put back the handler of Ctrl-C that PySpark replaces: Dagster's can cancel a run."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
+
+
+def ask_apart(call: Callable[[], object]) -> None:
+    """Call into the JVM from a thread of its own; a JVM that was killed answers nothing.
+
+    Each thread has a connection of its own. That of a thread which was interrupted still waits for
+    an answer: its next call would begin when the job has ended, and get the answer to that one.
+    """
+    from py4j.protocol import Py4JError
+
+    def ask() -> None:
+        with suppress(Py4JError, OSError):
+            call()
+
+    thread = threading.Thread(target=ask, name="spark-end", daemon=True)
+    thread.start()
+    thread.join(timeout=JVM_EXIT_SECONDS)
+
+
+def stop_jvm() -> None:
+    """End the JVM that PySpark started in this process, if it did.
+
+    Settings such as its class path, its credentials and its cached file systems belong to one run;
+    PySpark would keep it for the next session.
+    """
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    if gateway is None:
+        return
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+    ask_apart(gateway.shutdown)
+    gateway.proc.stdin.close()
+    try:
+        gateway.proc.wait(timeout=JVM_EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        gateway.proc.kill()  # what the run has published stays, whatever keeps its JVM
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what the JVM says, where it is the JVM that says it."""
+    from py4j.protocol import Py4JJavaError
+
+    text = str(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error)
+    line = text.strip().splitlines()[0]
+    return line if line.endswith(".") else f"{line}."
