@@ -149,3 +149,28 @@ def test_an_edit_reaches_the_ui_by_a_restart_of_the_app(cluster: Cluster) -> Non
     finally:
         asset.write_text(before)
         cluster.succeed("up", "--embedded", "--no-run")
+
+
+WARM = """
+folder=/var/lib/spark/warm-driver
+grep -v ^SPARK_WARM_DRIVER= "$SPARKPAR_ENV_FILE" >/tmp/warm.env
+echo "SPARK_WARM_DRIVER='$folder'" >>/tmp/warm.env
+export SPARKPAR_ENV_FILE=/tmp/warm.env
+for year in 2017 2019; do
+    dagster asset materialize -m sparkpar_assets.definitions --select "$0" --partition $year 2>&1
+done
+python -c "from pathlib import Path
+from sparkpar_assets.resources.warm_driver import end_warm_driver
+end_warm_driver(Path('$folder'))"
+"""
+"""Two runs as with the line SPARK_WARM_DRIVER=/var/lib/spark/warm-driver in .env."""
+
+
+def test_a_warm_driver_in_spark_app_serves_run_after_run(cluster: Cluster) -> None:
+    said = cluster.execute("spark-app", "bash", "-euc", WARM, FARES).decode()
+    applications = re.findall(r"Spark application (\S+) staged the rows", said)
+    assert len(applications) == 2, said[-5000:]
+    assert len(set(applications)) == 1
+    for year in (2017, 2019):
+        assert cluster.fares(year) == expected_fares(sample(year))
+    wait_until(lambda: not cluster.master()["activeapps"], 60, "the end of the driver")
