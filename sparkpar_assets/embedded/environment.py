@@ -72,7 +72,7 @@ def platform_values(config: StackConfig) -> dict[str, str]:
         "SPARK_CORES_MAX": "2",
         "SPARK_DRIVER_JAVA_OPTIONS": java_options,
         "SPARK_EXECUTOR_JAVA_OPTIONS": java_options,
-        "SPARK_WARM_DRIVER": os.environ.get(WARM_DRIVER, _warm_driver(config)),
+        WARM_DRIVER: _warm_driver(config),
         "SPARK_EVENT_LOG_DIR": config.state.event_logs.as_uri(),
         "SPARK_HISTORY_URL": config.url("spark-history"),
         "SPARK_JARS_DIR": str(jars.JARS),
@@ -84,8 +84,12 @@ def platform_values(config: StackConfig) -> dict[str, str]:
 
 
 def _warm_driver(config: StackConfig) -> str:
-    """Most of a run on sample trips is a driver's start. Of containers the user says whether."""
-    return "" if config.hosts else str(config.state.warm_driver)
+    """Most of a run on sample trips is a driver's start; an empty value from the user prevents it.
+
+    Of containers Compose says whether they have one.
+    """
+    is_unwanted = config.hosts or os.environ.get(WARM_DRIVER) == ""
+    return "" if is_unwanted else str(config.state.warm_driver)
 
 
 def stack_values(config: StackConfig) -> dict[str, str]:

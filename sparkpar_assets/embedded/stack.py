@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import psutil
-from dotenv import dotenv_values
 
 from sparkpar_assets.embedded import ports, processes, spark_master
 from sparkpar_assets.embedded.bigquery_emulator import bigquery_emulator
@@ -123,7 +121,7 @@ class Stack:
     def down(self, say: Callable[[str], None] = print) -> None:
         """Stop every process of the stack, also what killed servers left; keep the data."""
         with self.state.lock():
-            end_warm_driver(self._warm_driver)
+            end_warm_driver(self.state.warm_driver)
             pid_files = [self._pid_file(server.name) for server in self.servers]
             known = [process for file in pid_files if (process := file.process())]
             found = [process for _, process in processes.of_stack(self.state)]
@@ -138,8 +136,9 @@ class Stack:
 
     def warm_driver(self) -> str:
         """What there is to say of the driver that serves run after run."""
-        pid = Folder(self._warm_driver).pid()
-        return f"pid {pid}, its log is {Folder(self._warm_driver).log}" if pid else "none"
+        folder = Folder(self.state.warm_driver)
+        pid = folder.pid()
+        return f"pid {pid}, its log is {folder.log}" if pid else "none"
 
     def is_healthy(self) -> bool:
         """Whether every server serves."""
@@ -148,12 +147,6 @@ class Stack:
     def end_of_log(self, server: Server) -> str:
         """The last lines of a server's log."""
         return processes.end_of_log(processes.log_file(self.state, server.name))
-
-    @property
-    def _warm_driver(self) -> Path:
-        """Where the runs look for it: the user may have named another folder."""
-        chosen = dotenv_values(self.state.environment_file).get("SPARK_WARM_DRIVER")
-        return Path(chosen) if chosen else self.state.warm_driver
 
     def _status(self, server: Server) -> Status:
         file = self._pid_file(server.name)

@@ -131,7 +131,8 @@ class Spark(dg.ConfigurableResource[object]):
             yield
             self._is_in_order = True
         except BaseException as error:
-            self._is_in_order = isinstance(error, Exception)
+            # A JVM that has run out of memory may lack more than the run's own objects.
+            self._is_in_order = isinstance(error, Exception) and "OutOfMemory" not in str(error)
             ask_apart(cancel)  # else they would go on for nobody
             if hopeless.is_set() and isinstance(error, Exception):
                 raise dg.Failure(EXECUTORS_END, allow_retries=False) from error

@@ -33,7 +33,7 @@ from sparkpar_assets.resources.spark_configuration import (
     spark_properties,
 )
 from sparkpar_assets.resources.spark_driver import ask_apart, kept_interrupt_handler
-from sparkpar_assets.settings import ENV_FILE_VARIABLE, Settings, variable_names
+from sparkpar_assets.settings import Settings, variable_names
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -153,7 +153,7 @@ def borrow(settings: Settings, run_id: str, java_home: str) -> BorrowedDriver | 
     """
     if not settings.spark_warm_driver:
         return None
-    folder = Folder(Path(settings.spark_warm_driver))
+    folder = Folder(Path(settings.spark_warm_driver).absolute())
     folder.create()
     question = {"run": run_id, "fingerprint": fingerprint(settings, java_home)}
     with folder.alone():
@@ -180,10 +180,12 @@ def fingerprint(settings: Settings, java_home: str) -> str:
     Keys that were replaced are among it: nothing of a driver that knows the old ones is used again.
     """
     files = (settings.google_credentials_file, settings.trust_store)
+    jars = sorted(Path(settings.jars_dir).glob("*.jar"))
     told = [
         spark_properties(settings, "", Path()),
         secret_properties(settings),
         [Path(file).read_text(errors="replace") for file in files if file and Path(file).exists()],
+        [(jar.name, jar.stat().st_size, jar.stat().st_mtime_ns) for jar in jars],
         [java_home, spark_defaults(), sys.prefix, settings.aws_profile],
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -230,8 +232,12 @@ def _ask_until_gone(
 
 def _start(folder: Folder, settings: Settings, java_home: str) -> bool:
     """Start a driver, and wait until it listens; False if it does not."""
-    inherited = {*variable_names(), ENV_FILE_VARIABLE, "PYSPARK_GATEWAY_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in inherited}
+    # The settings come another way; what tells whose process this is, is true of the run alone.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in variable_names() and not name.startswith("SPARKPAR_")
+    }
     with folder.log.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "sparkpar_assets.warm_driver", str(folder.path), java_home],

@@ -1,5 +1,6 @@
 """The environment that leads the platform to the embedded stack and nowhere else."""
 
+import dataclasses
 import json
 import shlex
 import stat
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkpar_assets.embedded import environment
+from sparkpar_assets.embedded import class_archive, environment
 from sparkpar_assets.embedded.credentials import (
     create_certificates,
     s3_keys,
@@ -81,6 +82,29 @@ def test_the_user_chooses_automation_alerts_and_the_number_of_runs_also_here(
     assert settings.automation == "on"
     assert settings.spark_max_applications == 2
     assert settings.dagster_ui_url == "http://127.0.0.1:3000"
+
+
+def test_runs_share_a_warm_driver_here_unless_the_user_wants_none(
+    config: StackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARK_WARM_DRIVER", "/of/a/real/cluster")
+    folder = str(config.state.warm_driver)
+    assert environment.platform_values(config)["SPARK_WARM_DRIVER"] == folder
+    in_containers = dataclasses.replace(config, hosts={"s3": "s3"})
+    assert environment.platform_values(in_containers)["SPARK_WARM_DRIVER"] == ""
+    monkeypatch.setenv("SPARK_WARM_DRIVER", "")
+    assert environment.platform_values(config)["SPARK_WARM_DRIVER"] == ""
+
+
+def test_the_run_that_records_classes_has_a_driver_of_its_own(
+    config: StackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPARK_WARM_DRIVER")
+    monkeypatch.setattr(class_archive, "CACHE", config.state.root / "classes")
+    monkeypatch.setattr(class_archive.ClassArchive, "_java", lambda *_: None)  # none is there
+    with environment.recording_environment(config) as values:
+        assert load_settings(values).spark_warm_driver is None
+    assert load_settings(values | {"SPARKPAR_ENV_FILE": str(config.state.environment_file)})
 
 
 def test_a_child_process_sees_no_other_cloud(config: StackConfig) -> None:

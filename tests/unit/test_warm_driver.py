@@ -1,5 +1,6 @@
 """When a warm driver ends, whom it serves, and where it may be written down."""
 
+import os
 import socket
 import threading
 import time
@@ -12,6 +13,9 @@ import dagster as dg
 import pytest
 
 from sparkpar_assets import warm_driver
+from sparkpar_assets.embedded.stack import Stack
+from sparkpar_assets.embedded.state import State
+from sparkpar_assets.resources import warm_driver as borrowing
 from sparkpar_assets.resources.warm_driver import (
     HOST,
     LONGEST_LINE,
@@ -162,11 +166,30 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "Correct SPARK_WARM_DRIVER" in str(refused.value.description)
 
 
+def test_the_embedded_stack_shows_its_driver_and_takes_it_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It waits for the end of the driver's process, which is the test's own here.
+    monkeypatch.setattr(borrowing, "ANSWER_SECONDS", 1)
+    stack = Stack.of_state(State(tmp_path / "state"))
+    stack.state.stack.mkdir(parents=True)
+    folder = Folder(stack.state.warm_driver)
+    folder.create()
+    assert stack.warm_driver() == "none"
+    with serving(folder) as thread:
+        assert stack.warm_driver() == f"pid {os.getpid()}, its log is {folder.log}"
+        stack.down(say=lambda _: None)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 def test_without_the_setting_a_run_has_a_driver_of_its_own() -> None:
     assert borrow(load_settings({}), "run", "/java") is None
 
 
 def test_runs_share_a_driver_where_their_jvms_would_be_told_the_same(tmp_path: Path) -> None:
+    jars = tmp_path / "jars"
+    jars.mkdir()
     key, secret = tmp_path / "key.json", tmp_path / "secret"
     for file in (key, secret):
         file.write_text("one")
@@ -176,6 +199,7 @@ def test_runs_share_a_driver_where_their_jvms_would_be_told_the_same(tmp_path: P
         "SPARK_AUTH_SECRET_FILE": str(secret),
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "one",
+        "SPARK_JARS_DIR": str(jars),
     }
 
     def print_of(**others: str) -> str:
@@ -191,3 +215,5 @@ def test_runs_share_a_driver_where_their_jvms_would_be_told_the_same(tmp_path: P
         assert print_of() != first
         file.write_text("one")
     assert print_of() == first
+    (jars / "new.jar").touch()
+    assert print_of() != first
