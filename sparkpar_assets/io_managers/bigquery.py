@@ -1,5 +1,6 @@
 """Loading BigQuery tables as one lazy Spark DataFrame."""
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -169,7 +170,10 @@ class BigQueryYears(dg.ConfigurableIOManager):
         for name, value in options.items():
             if value is not None:
                 reader = reader.option(name, value)
-        rows = reader.load()
+        # Spark's cache tells what the connector reads by table, columns and filter, not by time: of
+        # two runs at once on a warm driver, one would get the rows that the other has cached.
+        this_read = F.lit(uuid.uuid4().hex)
+        rows = reader.load().where(this_read == this_read)
         if source.where is not None:
             try:
                 rows = filtered(rows, source.where)

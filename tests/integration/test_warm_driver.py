@@ -3,16 +3,24 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from sparkpar_assets.embedded.state import write_private
+from sparkpar_assets.io_managers import s3_parquet
 from sparkpar_assets.resources.warm_driver import Folder, end_warm_driver, fingerprint
 from tests.integration.test_secrets import secrets_of
-from tests.integration.versions import fares, trips_table
+from tests.integration.versions import AMOUNTS, fares, trips_table
+from tests.integration.warm_spark import end_warm_session, run_on_warm_session
 from tests.integration.workbench import FARES, Workbench, wait_until
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 WARM, OWN = "warm", "of the run"
 
@@ -125,6 +133,36 @@ def test_two_runs_at_once_are_both_right(workbench: Workbench) -> None:
     kinds, applications = zip(*drivers_of(workbench), strict=True)
     assert kinds == (WARM, WARM)
     assert len(set(applications)) == 1
+
+
+def test_a_run_reads_its_table_and_not_what_another_run_has_cached_of_it(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def left_in_the_cache(shared: "DataFrame") -> Iterator[None]:
+        """As a run has it that is still at work."""
+        shared.persist()
+        yield
+
+    monkeypatch.setattr(s3_parquet, "_cached", left_in_the_cache)
+    workbench.configure(SPARK_MASTER_URL="local[1]", SPARK_EVENT_LOG_DIR="")
+    for name, value in workbench.env.items():
+        monkeypatch.setenv(name, value)
+    try:
+        for fare in (3, 5):
+            amounts = pa.array([Decimal(fare)] * 4, pa.decimal128(38, 9))
+            trips = pa.table(
+                {
+                    "passenger_count": pa.array([1] * 4, pa.int64()),
+                    **dict.fromkeys(AMOUNTS, amounts),
+                }
+            )
+            workbench.load_trips(2018, trips)  # of each time as many rows
+            assert run_on_warm_session(workbench, FARES, {"dagster/partition": "2018"}).success
+            (row,) = workbench.published(2018).to_pylist()
+            assert (row["trips"], row["total_fare"]) == (4, 4 * fare)
+    finally:
+        end_warm_session()
 
 
 def test_who_does_not_know_the_word_gets_no_answer(workbench: Workbench, folder: Folder) -> None:
