@@ -112,7 +112,7 @@ def test_a_year_whose_table_does_not_exist_is_named_before_spark_starts(
 def test_bad_years_of_a_range_are_named_and_the_others_published(
     workbench: Workbench, materialize: Materialize
 ) -> None:
-    workbench.configure(SPARK_MASTER_URL="local[1]")
+    workbench.share_driver()
     workbench.load_trips(2015, trips([-5, 0]))
     workbench.load_trips(2016, GOOD)
     workbench.load_trips(2018, GOOD.slice(0, 0))
@@ -143,7 +143,7 @@ def test_a_year_that_fails_validation_keeps_its_object_and_the_others_are_publis
 ) -> None:
     for year in (2017, 2018, 2019):
         workbench.load_trips(year, GOOD)
-    workbench.configure(SPARK_MASTER_URL="local[1]")
+    workbench.share_driver()
     assert materialize(2018).success
     published = workbench.content(workbench.key(2018))
     too_large = Decimal("9" * 29)

@@ -21,6 +21,7 @@ def plan_of(output: Path, *contenders: Contender) -> Plan:
     return Plan("./run.sh bench", output, 1, ["sample"], [1], [2], contenders)
 
 
+@pytest.mark.slow
 def test_every_contender_publishes_the_same_fares(
     embedded_stack: EmbeddedStack, tmp_path: Path
 ) -> None:

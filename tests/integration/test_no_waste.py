@@ -107,6 +107,7 @@ def test_an_analysis_reads_the_rows_of_its_condition_and_no_others(
     assert set(session.columns) == {"passenger_count", "tip_amount"}
 
 
+@pytest.mark.slow
 def test_a_run_sends_s3_a_constant_number_of_requests_and_a_small_one_for_each_year(
     bench: Workbench, clouds: Clouds
 ) -> None:
@@ -156,6 +157,7 @@ def _stages() -> list[dict[str, int]]:
     return stages
 
 
+@pytest.mark.slow
 def test_no_trip_goes_through_the_driver(bench: Workbench, clouds: Clouds) -> None:
     year = YEARS[1]
     found = []

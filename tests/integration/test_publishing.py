@@ -109,6 +109,7 @@ def test_readers_meet_whole_versions_while_runs_replace_them_and_are_killed(
     print(Counter(readers[1].retries), Counter(str(s.get("error")) for s in sightings))  # noqa: T201
 
 
+@pytest.mark.slow
 def test_runs_of_other_years_and_of_the_same_year_at_once_leave_each_year_whole(
     workbench: Workbench,
 ) -> None:
@@ -133,7 +134,7 @@ def test_runs_of_other_years_and_of_the_same_year_at_once_leave_each_year_whole(
 def test_a_year_published_from_a_newer_state_of_its_table_is_left_as_it_is(
     workbench: Workbench,
 ) -> None:
-    workbench.configure(**ALONE)
+    workbench.share_driver()
     workbench.load_trips(2018, trips_table(1))
     workbench.materialize_years(2018)
     key = workbench.key(2018)

@@ -188,6 +188,7 @@ def test_spark_itself_lets_no_driver_in_without_the_secret(
     assert not [app for app in applications if app["name"] == "stranger"]
 
 
+@pytest.mark.slow
 def test_what_a_driver_says_to_the_master_cannot_be_read(workbench: Workbench) -> None:
     workbench.load_trips(2018, trips_table(3))
     with tapped(workbench.settings.spark_master) as (master, heard):
@@ -200,6 +201,7 @@ def test_what_a_driver_says_to_the_master_cannot_be_read(workbench: Workbench) -
     assert workbench.published(2018).to_pylist() == fares(3)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_asks_for_no_secret_works_as_ever(
     workbench: Workbench, open_cluster: str
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_cluster_that_asks_for_no_secret_works_as_ever(
     assert workbench.published(2018).to_pylist() == fares(3)
 
 
+@pytest.mark.slow
 def test_pages_of_the_cluster_end_nothing(workbench: Workbench) -> None:
     ui_port = workbench.stack.ports["spark-master-ui"]
     master = workbench.stack.stack.config.url("spark-master-ui")

@@ -74,6 +74,7 @@ def seconds_since_renewal(bench: Workbench, lease: str) -> float:
     return (now - head["LastModified"]).total_seconds()
 
 
+@pytest.mark.slow
 def test_staging_of_a_killed_run_goes_with_a_later_run_and_that_of_a_live_one_stays(
     workbench: Workbench,
 ) -> None:
@@ -164,6 +165,7 @@ def test_two_runs_may_remove_the_same_dead_area_at_once(
     assert not workbench.keys()
 
 
+@pytest.mark.slow
 def test_a_run_whose_lease_was_removed_publishes_nothing(workbench: Workbench) -> None:
     workbench.configure(**LOCAL, STAGING_LEASE_SECONDS=str(LEASE_SECONDS))
     publisher = start_publisher(workbench)

@@ -37,7 +37,6 @@ SCHEMA = pa.schema(
 HUGE = Decimal("12345678901234567890123456789.123456789")
 """38 digits: more than a float or Python's default context holds."""
 
-ALONE = {"SPARK_MASTER_URL": "local[1]", "SPARK_EVENT_LOG_DIR": ""}
 Said = tuple[int, str, str]
 InProcess = Callable[..., Said]
 
@@ -273,7 +272,7 @@ def test_a_rollback_puts_back_the_very_bytes_is_told_to_dagster_and_can_itself_b
 def test_real_runs_are_rolled_back_and_later_runs_publish_over_that(
     workbench: Workbench, in_process: InProcess
 ) -> None:
-    workbench.configure(**ALONE)
+    workbench.share_driver()
     both = ("--select", f"{FARES},{TRENDS}", "--partition", "2018")
     for version in (1, 2):
         workbench.load_trips(2018, trips_table(version))

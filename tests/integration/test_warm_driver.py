@@ -87,6 +87,7 @@ def test_no_secret_is_in_the_drivers_command_line_environment_or_log(
     assert [value for value in [*values, note["word"]] if value in seen] == []
 
 
+@pytest.mark.slow
 def test_a_run_with_another_key_gets_a_driver_that_never_knew_the_one_before(
     workbench: Workbench, folder: Folder
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_run_with_another_key_gets_a_driver_that_never_knew_the_one_before(
     assert first[1] != second[1]
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_starts_its_own_where_the_driver_is_busy(
     workbench: Workbench, folder: Folder
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_run_with_other_settings_starts_its_own_where_the_driver_is_busy(
     wait_until(lambda: folder.pid() is None, "the end of the driver")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_two_runs_at_once_are_both_right(workbench: Workbench) -> None:
     workbench.load_trips(2018, trips_table(3))
@@ -165,6 +168,7 @@ def test_a_run_reads_its_table_and_not_what_another_run_has_cached_of_it(
         end_warm_session()
 
 
+@pytest.mark.slow
 def test_who_does_not_know_the_word_gets_no_answer(workbench: Workbench, folder: Folder) -> None:
     workbench.load_trips(2018, trips_table(3))
     workbench.materialize_years(2018)

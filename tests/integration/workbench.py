@@ -62,6 +62,13 @@ class Workbench:
         ]
         write_private(self.env_file, "".join(lines))
 
+    def share_driver(self) -> None:
+        """Let the runs to come have the driver of others, as on a user's stack: most of each run.
+
+        Only where no test sets variables of Spark: the driver would be replaced.
+        """
+        self.configure(SPARK_WARM_DRIVER=str(self.stack.stack.state.warm_driver))
+
     @property
     def env_file(self) -> Path:
         """The file that ``SPARKPAR_ENV_FILE`` names: its values win over the environment's."""
