@@ -18,7 +18,7 @@ import pyarrow as pa
 from benchmarks.measurements import Measurement
 from benchmarks.memory import MemorySampler
 from benchmarks.workloads import FIRST_YEAR, Workload
-from sparkpar_assets.embedded import jars, processes
+from sparkpar_assets.embedded import environment, jars, processes
 from sparkpar_assets.embedded.credentials import ca_file, spark_properties_file
 from sparkpar_assets.embedded.errors import EmbeddedError
 from sparkpar_assets.embedded.jvm import spark_home
@@ -112,6 +112,8 @@ class Contender(ABC):
             S3_PREFIX=f"{arena.bench.name}/{self.name}",
             SPARK_CORES_MAX=str(workload.workers),
             SPARK_WARM_DRIVER="",
+            # As the stack has it without a warm driver: executors of one run, quick to start.
+            SPARK_EXECUTOR_JAVA_OPTIONS=arena.bench.stack.env["SPARK_DRIVER_JAVA_OPTIONS"],
             # Where a shell sets it, the platform's own code would be compiled at each start.
             PYTHONDONTWRITEBYTECODE="",
         )
@@ -291,7 +293,11 @@ def warm_driver(arena: Arena) -> Iterator[list[int]]:
     driver's, and is not timed.
     """
     folder = arena.bench.stack.stack.state.warm_driver
-    arena.bench.configure(SPARK_WARM_DRIVER=str(folder))
+    options = environment.platform_values(arena.bench.stack.stack.config)
+    arena.bench.configure(
+        SPARK_WARM_DRIVER=str(folder),
+        SPARK_EXECUTOR_JAVA_OPTIONS=options["SPARK_EXECUTOR_JAVA_OPTIONS"],
+    )
     try:
         arena.run(MemorySampler([]), *_materialize(arena, [FIRST_YEAR]))
         yield [pid] if (pid := Folder(folder).pid()) else []

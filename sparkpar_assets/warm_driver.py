@@ -144,7 +144,8 @@ class WarmDriver:
         try:
             yield {"port": gateway.getListeningPort(), "secret": gateway.secret()}
         finally:
-            gateway.shutdown()
+            with suppress(Exception):  # py4j's, of a JVM that is gone
+                gateway.shutdown()
 
     def _cancel(self, run: str) -> None:
         with suppress(Exception):  # a JVM that is gone does nothing for the run

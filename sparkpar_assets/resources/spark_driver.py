@@ -104,9 +104,11 @@ class OwnDriver:
 def kept_interrupt_handler() -> Iterator[None]:
     """Put back the handler of Ctrl-C that PySpark replaces: Dagster's can cancel a run."""
     handler = signal.getsignal(signal.SIGINT)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def ask_apart(call: Callable[[], object]) -> None:

@@ -100,6 +100,7 @@ def open_cluster(embedded_stack: EmbeddedStack, tmp_path: Path) -> Iterator[str]
             yield found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [{}, {**AUTHENTICATION, "spark.authenticate.secret": WRONG}],
