@@ -1,12 +1,12 @@
 """The versions of a published object: the present one, and those that the history keeps."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparkpar_assets.io_managers.published import (
     PublishedDataset,
+    parquet_rows,
     publication_time,
     version_name,
 )
@@ -184,9 +184,8 @@ def _read(dataset: PublishedDataset, key: str, name: str | None = None) -> Versi
 
 def _rows(content: bytes) -> "pa.Table | None":
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(io.BytesIO(content)).read()
+        return parquet_rows(content)
     except (pa.ArrowException, OSError):  # Arrow says so of damaged pages.
         return None

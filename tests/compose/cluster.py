@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import requests
 
+from sparkpar_assets.io_managers.published import parquet_rows
 from sparkpar_assets.project import PROJECT_ROOT
 
 T = TypeVar("T")
@@ -115,8 +114,7 @@ class Cluster:
     def published(self, path: str) -> list[dict[str, Any]]:
         """The rows of a published object, read through S3 as ``spark-app`` is set to reach it."""
         body = self.execute("spark-app", "python", "-c", READ_OBJECT, path)
-        table = pq.ParquetFile(pa.BufferReader(body)).read()
-        return list(table.to_pylist())
+        return list(parquet_rows(body).to_pylist())
 
     def fares(self, year: int) -> list[dict[str, Any]]:
         """The published fares of a year."""

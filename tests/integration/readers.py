@@ -1,6 +1,5 @@
 """Readers of a published year that look again and again while others replace it."""
 
-import io
 import re
 import threading
 from collections.abc import Callable
@@ -8,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
 from duckdb_extensions import import_extension
 
+from sparkpar_assets.io_managers.published import parquet_rows
 from tests.integration.versions import version_of
 from tests.integration.workbench import FARES, Workbench
 
@@ -76,7 +75,7 @@ def boto3_reader(bench: Workbench, year: int) -> Reader:
         keys = [item["Key"] for item in listed if not OF_S3PROXY.search(item["Key"])]
         assert keys == [bench.key(year)], f"not one object: {keys}"
         body = client.get_object(Bucket=bucket, Key=keys[0])["Body"].read()
-        return version_of(pq.ParquetFile(io.BytesIO(body)).read().to_pylist())
+        return version_of(parquet_rows(body).to_pylist())
 
     return Reader(read)
 

@@ -1,6 +1,5 @@
 """AWS's temporary credentials, on a server that asks for them and holds to the policy."""
 
-import io
 import json
 import os
 import re
@@ -16,10 +15,10 @@ from urllib.parse import unquote
 
 import boto3
 import dagster as dg
-import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
+from sparkpar_assets.io_managers.published import parquet_rows
 from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.resources.s3 import check_bucket, s3_client
 from sparkpar_assets.settings import Settings, load_settings
@@ -161,7 +160,7 @@ def test_a_run_with_a_temporary_key_asks_for_nothing_that_the_policy_does_not_al
         for year in (2018, 2019):
             key = f"sparkpar/{FARES}/year={year}/data.parquet"
             body = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-            assert pq.ParquetFile(io.BytesIO(body)).read().to_pylist() == fares(year - 2015)
+            assert parquet_rows(body).to_pylist() == fares(year - 2015)
         assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
     requests = [found.groups() for line in lines if (found := REQUEST.search(line))]
     assert len(requests) > 100

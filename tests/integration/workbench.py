@@ -1,6 +1,5 @@
 """A corner of the embedded stack for one test: its own tables, S3 prefix and Dagster instance."""
 
-import io
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
 from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.embedded.testing import EmbeddedStack
+from sparkpar_assets.io_managers.published import parquet_rows
 from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.settings import ENV_FILE_VARIABLE, Settings, load_settings
 
@@ -219,7 +219,7 @@ class Workbench:
 
     def published(self, year: int | str | None, asset: str = FARES) -> pa.Table:
         """The published rows of a year."""
-        return pq.ParquetFile(io.BytesIO(self.content(self.key(year, asset)))).read()
+        return parquet_rows(self.content(self.key(year, asset)))
 
     def _materialize_command(self, args: tuple[str, ...]) -> list[str]:
         materialize = ("asset", "materialize", "-m", "sparkpar_assets.definitions")
