@@ -18,12 +18,12 @@ import pyarrow as pa
 from benchmarks.measurements import Measurement
 from benchmarks.memory import MemorySampler
 from benchmarks.workloads import FIRST_YEAR, Workload
-from sparkpar_assets.embedded import environment, jars, processes
+from sparkpar_assets.embedded import jars, processes
 from sparkpar_assets.embedded.credentials import ca_file, spark_properties_file
 from sparkpar_assets.embedded.errors import EmbeddedError
 from sparkpar_assets.embedded.jvm import spark_home
-from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.io_managers.published import read_object
+from sparkpar_assets.resources.private_files import write_private
 from sparkpar_assets.resources.warm_driver import Folder, end_warm_driver
 from tests.faults.dagster_servers import WebInterface
 from tests.integration.workbench import FARES, Workbench, kill_group, wait_until
@@ -293,10 +293,9 @@ def warm_driver(arena: Arena) -> Iterator[list[int]]:
     driver's, and is not timed.
     """
     folder = arena.bench.stack.stack.state.warm_driver
-    options = environment.platform_values(arena.bench.stack.stack.config)
     arena.bench.configure(
         SPARK_WARM_DRIVER=str(folder),
-        SPARK_EXECUTOR_JAVA_OPTIONS=options["SPARK_EXECUTOR_JAVA_OPTIONS"],
+        SPARK_EXECUTOR_JAVA_OPTIONS=arena.bench.stack.env["SPARK_EXECUTOR_JAVA_OPTIONS"],
     )
     try:
         arena.run(MemorySampler([]), *_materialize(arena, [FIRST_YEAR]))

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from sparkpar_assets.resources.environment import in_force
+from sparkpar_assets.resources.private_files import write_private
 from sparkpar_assets.resources.spark_driver import OwnDriver
 from sparkpar_assets.resources.warm_driver import HOST, Folder, fingerprint, receive, send
 from sparkpar_assets.settings import Settings
@@ -178,11 +179,7 @@ def main() -> None:
 @contextmanager
 def _noted(folder: Folder, port: int, word: str) -> Iterator[None]:
     """Write down where the driver listens, for this user alone."""
-    new = folder.note.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"port": port, "word": word, "pid": os.getpid()}, file)
-    new.replace(folder.note)
+    write_private(folder.note, json.dumps({"port": port, "word": word, "pid": os.getpid()}))
     try:
         yield
     finally:

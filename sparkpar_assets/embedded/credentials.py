@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sparkpar_assets.embedded.ports import HOST
-from sparkpar_assets.embedded.state import State, write_private
+from sparkpar_assets.embedded.state import State
+from sparkpar_assets.resources.private_files import write_private
 from sparkpar_assets.resources.spark_security import AUTHENTICATION
 
 PROJECT = "sparkpar-embedded"

@@ -21,7 +21,7 @@ from sparkpar_assets.embedded.ports import HOST
 from sparkpar_assets.embedded.s3_proxy import BUCKET, REGION
 from sparkpar_assets.embedded.server import StackConfig
 from sparkpar_assets.embedded.spark_master import master_url
-from sparkpar_assets.embedded.state import write_private
+from sparkpar_assets.resources.private_files import write_private
 
 LASTING_JAVA_OPTIONS = "-XX:+UseSerialGC"
 """For executors that serve run after run, where Java's second compiler pays: with it, 10 million

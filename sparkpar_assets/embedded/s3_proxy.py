@@ -7,7 +7,7 @@ from sparkpar_assets.embedded import jars
 from sparkpar_assets.embedded.credentials import S3Keys, s3_keys
 from sparkpar_assets.embedded.jvm import java_command
 from sparkpar_assets.embedded.server import Server, StackConfig, clean_environment, http_status
-from sparkpar_assets.embedded.state import write_private
+from sparkpar_assets.resources.private_files import write_private
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

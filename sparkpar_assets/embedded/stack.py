@@ -27,7 +27,6 @@ from sparkpar_assets.embedded.spark_worker import spark_worker
 from sparkpar_assets.embedded.state import State
 from sparkpar_assets.embedded.token_endpoint import token_endpoint, token_uri
 from sparkpar_assets.resources.java import JavaNotUsableError, find_java_home
-from sparkpar_assets.resources.warm_driver import Folder, end_warm_driver
 
 HEALTHY_WITHIN_SECONDS = 120
 POLL_SECONDS = 0.1
@@ -120,6 +119,8 @@ class Stack:
 
     def down(self, say: Callable[[str], None] = print) -> None:
         """Stop every process of the stack, also what killed servers left; keep the data."""
+        from sparkpar_assets.resources.warm_driver import end_warm_driver  # imports Dagster
+
         with self.state.lock():
             end_warm_driver(self.state.warm_driver)
             pid_files = [self._pid_file(server.name) for server in self.servers]
@@ -136,6 +137,8 @@ class Stack:
 
     def warm_driver(self) -> str:
         """What there is to say of the driver that serves run after run."""
+        from sparkpar_assets.resources.warm_driver import Folder  # imports Dagster
+
         folder = Folder(self.state.warm_driver)
         pid = folder.pid()
         return f"pid {pid}, its log is {folder.log}" if pid else "none"

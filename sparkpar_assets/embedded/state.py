@@ -107,13 +107,3 @@ class State:
                 print("==> Waiting for another command on this stack to finish", flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def write_private(path: Path, content: str | bytes) -> None:
-    """Replace a file whole, readable by its owner alone from the first byte on."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-    new.replace(path)

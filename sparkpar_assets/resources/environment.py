@@ -64,7 +64,13 @@ def settings_in_force() -> Iterator[Settings]:
 @contextmanager
 def in_force(settings: Settings) -> Iterator[None]:
     """Let the process's environment say what some settings do, within the block."""
-    values = settings.as_environment()
+    with variables(settings.as_environment()):
+        yield
+
+
+@contextmanager
+def variables(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables of the process's environment, or unset them, within the block."""
     before = {name: os.environ.get(name) for name in values}
     _set_environment(values)
     try:

@@ -1,10 +1,8 @@
-"""Files that hold a secret: read only where nobody else can."""
+"""Files that hold a secret: written for one user, and read only where nobody else can."""
 
 import os
 import shlex
 from pathlib import Path
-
-import dagster as dg
 
 OTHERS = 0o007
 GROUP_AND_OTHERS = 0o077
@@ -32,6 +30,8 @@ def read_private(path: Path, what: str, remedy: str) -> str:
         if content.strip():
             return content
         problem = f"{path} is empty"
+    import dagster as dg  # heavy: not for the embedded servers, which write their keys only
+
     raise dg.Failure(f"{what}: {problem}. {remedy}", allow_retries=False)
 
 
@@ -48,6 +48,8 @@ def check_private(path: Path) -> None:
     found = path.stat()
     is_ours = found.st_uid == os.geteuid()
     if found.st_mode & (GROUP_AND_OTHERS if is_ours else OTHERS):
+        import dagster as dg
+
         mode = "600" if is_ours else "o-rwx"
         raise dg.Failure(
             f"{path} holds a secret, and other users of this machine can read it "
@@ -55,3 +57,13 @@ def check_private(path: Path) -> None:
             "and replace the secret if they may have.",
             allow_retries=False,
         )
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Replace a file whole, readable by its owner alone from the first byte on."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    new.replace(path)

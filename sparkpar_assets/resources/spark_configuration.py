@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from sparkpar_assets.resources.private_files import read_private
+from sparkpar_assets.resources.environment import variables
+from sparkpar_assets.resources.private_files import read_private, write_private
 from sparkpar_assets.resources.spark_security import AUTHENTICATION
 from sparkpar_assets.settings import Settings
 
@@ -157,27 +158,20 @@ def launch_environment(settings: Settings, java_home: str, scratch: Path) -> Ite
     when the JVM has read it.
     """
     properties = scratch / "spark.properties"
-    descriptor = os.open(properties, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(spark_defaults() + _as_properties(secret_properties(settings)))
-    variables = {
+    write_private(properties, spark_defaults() + _as_properties(secret_properties(settings)))
+    values = {
         "JAVA_HOME": java_home,
         "SPARK_LOCAL_DIRS": str(scratch),
         "PYSPARK_SUBMIT_ARGS": f"--properties-file {shlex.quote(str(properties))} pyspark-shell",
     }
     if settings.google_credentials_file:
-        variables["NO_GCE_CHECK"] = "true"
+        values["NO_GCE_CHECK"] = "true"
     if settings.spark_driver_host:
-        variables["SPARK_LOCAL_IP"] = settings.spark_driver_host
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+        values["SPARK_LOCAL_IP"] = settings.spark_driver_host
     try:
-        yield
+        with variables(values):
+            yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
         properties.unlink()
 
 

@@ -53,13 +53,7 @@ class OwnDriver:
     is_warm = False
 
     def __init__(self, settings: Settings, application: str, java_home: str) -> None:
-        from pyspark import SparkContext
-
-        if SparkContext._active_spark_context is not None:
-            raise dg.Failure(
-                "A Spark session is already running in this process. "
-                "Stop it first: a run starts one of its own."
-            )
+        refuse_second_session()
         remove_dead_scratch()
         self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
         self._scratch_lock = hold_scratch(self._scratch)
@@ -98,6 +92,21 @@ class OwnDriver:
         stop_jvm()
         shutil.rmtree(self._scratch, ignore_errors=True)
         os.close(self._scratch_lock)
+
+
+def refuse_second_session() -> None:
+    """Make sure that this process has no session: PySpark would give the run that one.
+
+    Raises:
+        dg.Failure: It has one.
+    """
+    from pyspark import SparkContext
+
+    if SparkContext._active_spark_context is not None:
+        raise dg.Failure(
+            "A Spark session is already running in this process. "
+            "Stop it first: a run starts one of its own."
+        )
 
 
 @contextmanager

@@ -27,12 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from sparkpar_assets.resources.environment import variables
 from sparkpar_assets.resources.spark_configuration import (
     secret_properties,
     spark_defaults,
     spark_properties,
 )
-from sparkpar_assets.resources.spark_driver import ask_apart, kept_interrupt_handler
+from sparkpar_assets.resources.spark_driver import (
+    ask_apart,
+    kept_interrupt_handler,
+    refuse_second_session,
+)
 from sparkpar_assets.settings import Settings, variable_names
 
 if TYPE_CHECKING:
@@ -270,18 +275,10 @@ def _attach(port: int, secret: str) -> "SparkSession":
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    if SparkContext._active_spark_context is not None:
-        raise dg.Failure(
-            "A Spark session is already running in this process. "
-            "Stop it first: a run has one of its own."
-        )
+    refuse_second_session()
     place = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
-    os.environ.update(place)
-    try:
+    with variables(place):
         gateway = launch_gateway()  # type: ignore[no-untyped-call]
-    finally:
-        for name in place:
-            del os.environ[name]
     jvm = gateway.jvm
     java_import(jvm, "org.apache.spark.api.java.JavaSparkContext")
     there = jvm.SparkSession.builder().getOrCreate()

@@ -14,9 +14,9 @@ import pytest
 from google.auth import jwt
 
 from sparkpar_assets.embedded.credentials import service_account_file
-from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from sparkpar_assets.embedded.token_endpoint import PATH, TokenHandler, TokenServer
+from sparkpar_assets.resources.private_files import write_private
 from tests.faults.clouds import Clouds, assert_nothing_staged, clouds_behind_proxies, materialize
 from tests.faults.proxy import Delay, Fault, Refusal, Request, Rule, first, one_in
 from tests.faults.report import Trial

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkpar_assets.definitions import defs
-from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.resources.private_files import write_private
 from tests.expected import expected_fares
 from tests.integration.workbench import FARES, Workbench
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from sparkpar_assets.embedded.spark_master import master_state
-from sparkpar_assets.embedded.state import write_private
+from sparkpar_assets.resources.private_files import write_private
 from tests.integration.versions import fares, trips_table
 from tests.integration.workbench import FARES, Workbench, wait_until
 

@@ -17,8 +17,8 @@ from sparkpar_assets.embedded.credentials import spark_properties_file
 from sparkpar_assets.embedded.jvm import spark_command, spark_environment
 from sparkpar_assets.embedded.ports import HOST
 from sparkpar_assets.embedded.server import StackConfig
-from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.embedded.testing import EmbeddedStack
+from sparkpar_assets.resources.private_files import write_private
 from sparkpar_assets.resources.spark_security import AUTHENTICATION
 from tests.integration.versions import fares, trips_table
 from tests.integration.workbench import FARES, Workbench, wait_until

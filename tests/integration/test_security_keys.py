@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
 from sparkpar_assets.embedded.ports import HOST
-from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.embedded.token_endpoint import GOOGLE_AUDIENCE, TokenServer
+from sparkpar_assets.resources.private_files import write_private
 from tests.integration.versions import fares, trips_table
 from tests.integration.workbench import FARES, Workbench
 

@@ -11,8 +11,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.io_managers import s3_parquet
+from sparkpar_assets.resources.private_files import write_private
 from sparkpar_assets.resources.warm_driver import Folder, end_warm_driver, fingerprint
 from tests.integration.test_secrets import secrets_of
 from tests.integration.versions import AMOUNTS, fares, trips_table

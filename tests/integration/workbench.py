@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
-from sparkpar_assets.embedded.state import write_private
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from sparkpar_assets.io_managers.published import parquet_rows
 from sparkpar_assets.project import PROJECT_ROOT
+from sparkpar_assets.resources.private_files import write_private
 from sparkpar_assets.settings import ENV_FILE_VARIABLE, Settings, load_settings
 
 if TYPE_CHECKING:

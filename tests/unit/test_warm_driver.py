@@ -85,11 +85,11 @@ def give_back(connection: socket.socket) -> None:
 def test_it_serves_one_run_after_the_other_and_ends_when_none_has_come_for_a_while(
     folder: Folder,
 ) -> None:
-    with serving(folder, idle_seconds=1) as thread:
+    with serving(folder, idle_seconds=3) as thread:
         for _ in range(3):
             connection, said = ask(folder)
             assert said == {"port": 1, "secret": "s"}
-            time.sleep(0.6)  # longer than it looks for, in sum, while it is not idle
+            time.sleep(1.1)  # longer than it looks for, in sum, while it is not idle
             give_back(connection)
         assert thread.is_alive()
         thread.join(10)
