@@ -4,6 +4,7 @@
 """
 
 import argparse
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import uvicorn
 from bqemulator import cli
 from bqemulator.api.routes import jobs
 from bqemulator.grpc_api import read_servicer
+from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
 from grpc.aio import _server
@@ -38,6 +40,7 @@ def main() -> None:
         [(arguments.key.read_bytes(), arguments.certificate.read_bytes())]
     )
     install_spatial()
+    separate_threads()
     serve_rest()
     serve_tls(credentials)
     read_session._serialise_arrow_schema = serialize_schema
@@ -74,6 +77,31 @@ def install_spatial() -> None:
     """Give DuckDB the extension that the emulator needs, from its wheel, not the network."""
     with duckdb.connect() as connection:
         duckdb_extensions.import_extension("spatial", con=connection)
+
+
+def separate_threads() -> None:
+    """Give each thread a connection to DuckDB of its own.
+
+    bqemulator has one for all, and the next statement takes the place of the rows of the one
+    before. Some requests are served in threads: a look at the server's health, just as it counted
+    the rows of a new table, left that table without any.
+    """
+    shared: Callable[[DuckDBEngine], duckdb.DuckDBPyConnection] = vars(DuckDBEngine)[
+        "connection"
+    ].fget
+    own = threading.local()
+
+    def connection(engine: DuckDBEngine) -> duckdb.DuckDBPyConnection:
+        first = shared(engine)
+        if threading.current_thread() is threading.main_thread():
+            return first
+        if getattr(own, "first", None) is not first:
+            own.first, own.cursor = first, first.cursor()
+            own.cursor.execute("SET TimeZone = 'UTC'")  # as bqemulator's own: BigQuery's
+        cursor: duckdb.DuckDBPyConnection = own.cursor
+        return cursor
+
+    DuckDBEngine.connection = property(connection)  # type: ignore[assignment, method-assign]
 
 
 def serialize_schema(schema: pa.Schema) -> bytes:

@@ -1,11 +1,19 @@
 """Up twice, down, up, and everything removed. The last file: nothing is left after it."""
 
+from typing import Any
+
 from sparkpar_assets.project import PROJECT_ROOT
 from tests.compose.cluster import NAME, Cluster
 from tests.compose.test_daily_use import YEARS, sample
 from tests.expected import expected_fares
 
 OURS = f"label=com.docker.compose.project={NAME}"
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """The runs that are not as they were."""
+    every = sorted({*before, *after})
+    return [(before.get(r), after.get(r)) for r in every if before.get(r) != after.get(r)]
 
 
 def test_up_when_already_up_changes_nothing(cluster: Cluster) -> None:
@@ -32,7 +40,7 @@ def test_all_data_is_there_after_down_and_up(cluster: Cluster) -> None:
     named = {"postgres", "dagster", "spark-events", "embedded-keys", "embedded-data"}
     assert left == {f"{NAME}_{name}" for name in named}
     cluster.succeed("up", "--embedded", "--no-run")
-    assert cluster.runs() == runs
+    assert changed(runs, cluster.runs()) == []
     for year in YEARS:
         assert cluster.fares(year) == expected_fares(sample(year))
 
@@ -42,7 +50,7 @@ def test_a_lost_password_of_the_database_is_renewed(cluster: Cluster) -> None:
     cluster.succeed("down")
     (cluster.folder / ".sparkpar" / "compose" / "postgres_password").unlink()
     cluster.succeed("up", "--embedded", "--no-run")
-    assert cluster.runs() == runs
+    assert changed(runs, cluster.runs()) == []
 
 
 def test_cleanup_asks_before_it_removes_data_and_removes_nothing_of_others(

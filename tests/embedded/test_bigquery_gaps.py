@@ -1,15 +1,23 @@
 """The gaps of bqemulator that our launcher closes. When one of these fails, it closed its own."""
 
+import asyncio
 import inspect
+import threading
+from collections.abc import Iterator
 
 import pyarrow as pa
+import pytest
 from bqemulator.api.routes import jobs
+from bqemulator.config import Settings
 from bqemulator.grpc_api import read_servicer, server
+from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
 
 from sparkpar_assets.embedded.bigquery_launcher import (
     RecentSessions,
+    install_spatial,
+    separate_threads,
     serialize_schema,
     without_estimate,
 )
@@ -73,3 +81,46 @@ def test_bqemulator_still_gives_the_size_of_its_own_copy_as_an_estimate() -> Non
     ours = without_estimate(**parts)
     assert ours.estimated_total_bytes_scanned == 0
     assert ours.streams == theirs.streams
+
+
+@pytest.fixture
+def engine() -> Iterator[DuckDBEngine]:
+    """The emulator's connection to DuckDB, as its server starts it, with one table."""
+    install_spatial()
+    engine = DuckDBEngine(Settings())
+    asyncio.run(engine.start())
+    try:
+        engine.execute("CREATE TABLE trips AS SELECT * FROM range(41)")
+        yield engine
+    finally:
+        asyncio.run(engine.stop())
+
+
+def count_while_a_thread_looks(engine: DuckDBEngine) -> tuple[object, list[object]]:
+    """What a count gets that a request in a thread interrupts, and what that one gets."""
+    looked: list[object] = []
+    counting = engine.execute("SELECT count(*) FROM trips")
+    look = threading.Thread(
+        target=lambda: looked.append(
+            engine.execute("SELECT current_setting('TimeZone'), max(range) FROM trips").fetchone()
+        )
+    )
+    look.start()
+    look.join()
+    return counting.fetchone(), looked
+
+
+def test_bqemulator_still_lets_a_look_at_its_health_take_the_rows_of_others(
+    engine: DuckDBEngine,
+) -> None:
+    count, _ = count_while_a_thread_looks(engine)
+    assert count is None  # which is taken for an empty table
+
+
+def test_a_request_in_a_thread_takes_no_rows_of_others(
+    engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DuckDBEngine, "connection", DuckDBEngine.connection)  # put back after it
+    separate_threads()
+    for _ in range(2):
+        assert count_while_a_thread_looks(engine) == ((41,), [("UTC", 40)])
