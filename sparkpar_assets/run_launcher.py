@@ -5,16 +5,52 @@ started until its maximum runtime. ``dagster.yaml`` names the class that fits wh
 """
 
 import signal
+import sys
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    DefaultRunLauncher,
+    LaunchRunContext,
+    WorkerStatus,
+)
 from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClassData
 
 from sparkpar_assets.dead_runs import death_of, noted_process
+from sparkpar_assets.run_host import RunHost
 
 
 class LocalRunLauncher(DefaultRunLauncher):
-    """For runs that are processes of the daemon's own machine, whoever has launched them."""
+    """For runs that are processes of the daemon's own machine, whoever has launched them.
+
+    The first run is started by the code server, as Dagster does: a Python that imports everything.
+    Those after it are forks of a process that has done so.
+    """
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        """Make it, as Dagster does from ``dagster.yaml``."""
+        super().__init__(inst_data)
+        self._host: RunHost | None = None
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the process of a run."""
+        command = self._command(context.dagster_run)
+        if command and self._host and self._host.start(command):
+            return
+        super().launch_run(context)
+        if command and (self._host is None or self._host.has_served):
+            self._host = RunHost()  # for the runs after this one
+
+    def _command(self, run: dg.DagsterRun) -> list[str] | None:
+        """Dagster's arguments that carry out ``run``; None if a fork of this Python cannot."""
+        origin = run.job_code_origin
+        # macOS's own libraries do not bear to be forked.
+        if sys.platform != "linux" or not origin or origin.executable_path != sys.executable:
+            return None
+        arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref())
+        return list(arguments.get_command_args())[-3:]
 
     @property
     def supports_check_run_worker_health(self) -> bool:

@@ -81,6 +81,11 @@ class WholeStack(Workbench):
         """The stack's own Dagster instance."""
         return self.stack.stack.state.dagster_home
 
+    @property
+    def env(self) -> dict[str, str]:
+        """Without a warm driver, which would outlive the runs: each has a driver of its own."""
+        return super().env | {"SPARK_WARM_DRIVER": ""}
+
     def embedded_up(self) -> str:
         """Run ``./run.sh embedded up``; returns what it prints."""
         done = self.run(sys.executable, "-m", "sparkpar_assets.embedded", "up")

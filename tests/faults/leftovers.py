@@ -21,6 +21,7 @@ DAGSTER_SERVERS = (
     "dagster_webserver",
     "dagster._daemon",
     "dagster api grpc",
+    "sparkpar_assets.run_host",
     "multiprocessing.resource_tracker",
 )
 """In the command lines of what serves many runs."""

@@ -1,11 +1,15 @@
 """A run of several years, the moments at which a fault may meet it, and what has to hold then."""
 
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
+import psutil
 
 from sparkpar_assets.embedded.samples import SAMPLES
 from tests.expected import expected_fares
@@ -22,6 +26,13 @@ PHASE_SECONDS = 150
 
 PATIENCE_SECONDS = 300
 """For a run that a fault has met."""
+
+
+JVM_THREADS = re.compile(
+    r'^"(?:main|Thread-|dag-scheduler|Spark Context Cleaner|driver-|dispatcher-).*\n(?:.+\n)+',
+    re.MULTILINE,
+)
+"""The threads of a driver that may hold it up, in a JVM's list of all."""
 
 
 def sample(year: int) -> Path:
@@ -115,15 +126,29 @@ def wait_for_phase(bench: Workbench, phase: str) -> None:
         raise AssertionError(f"{error}\n{said}") from None
 
 
+def exit_code(bench: Workbench, process: "subprocess.Popen[str]") -> int:
+    """The exit code of a run; of one that does not end, a failure that says what it waits for."""
+    try:
+        return process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        said = log_of(bench, run_ids(bench)[-1])[-3000:]
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if child.name() == "java":
+                child.send_signal(signal.SIGQUIT)  # at which it prints where its threads are
+        time.sleep(5)
+        threads = JVM_THREADS.findall(bench.output_of(process))
+        raise AssertionError("\n\n".join(["The run does not end.", said, *threads])) from None
+
+
 def succeed(bench: Workbench, process: "subprocess.Popen[str]") -> None:
     """Wait for the end of a run, which has to be a good one."""
-    assert process.wait(PATIENCE_SECONDS) == 0, bench.output_of(process)[-5000:]
+    assert exit_code(bench, process) == 0, bench.output_of(process)[-5000:]
     assert_exact(bench)
 
 
 def fail(bench: Workbench, process: "subprocess.Popen[str]", sentence: str) -> None:
     """Wait for the end of a run, which has to fail with a sentence in its log."""
-    assert process.wait(PATIENCE_SECONDS) != 0, "The run has succeeded."
+    assert exit_code(bench, process) != 0, "The run has succeeded."
     run_id = run_ids(bench)[-1]
     assert status(bench, run_id) == "FAILURE"
     assert sentence in log_of(bench, run_id), log_of(bench, run_id)[-5000:]

@@ -31,6 +31,7 @@ from tests.faults.runs import (
 from tests.integration.workbench import wait_until
 
 CANCELED_WITHIN_SECONDS = 15
+RUN_HOST = "sparkpar_assets.run_host"
 
 
 @pytest.fixture
@@ -59,15 +60,30 @@ def web(whole_stack: WholeStack) -> Iterator[WebInterface]:
     whole_stack.end_ui(process)
 
 
-def process_of_run(bench: WholeStack) -> psutil.Process:
-    """The process of the run that is under way: a child of a code server, with a JVM."""
+def process_of_run(bench: WholeStack, started_by: str = "multiprocessing.spawn") -> psutil.Process:
+    """The process of the run that is under way: started by a code server, or forked; with a JVM."""
     (found,) = (
         process
         for _, process in processes.of_stack(bench.stack.stack.state)
-        if "multiprocessing.spawn" in " ".join(process.cmdline())
+        if started_by in " ".join(process.cmdline())
         and any(child.name() == "java" for child in process.children())
     )
     return found
+
+
+def run_before(bench: WholeStack, web: WebInterface) -> None:
+    """Have a run that a code server starts, as the first one after a start: those after it fork."""
+    assert wait_for_end(bench, web.launch_years(YEARS[0], YEARS[0])) == "SUCCESS"
+    state = bench.stack.stack.state
+    wait_until(
+        lambda: any(is_host(process) for _, process in processes.of_stack(state)),
+        "the process that forks runs",
+    )
+
+
+def is_host(process: psutil.Process) -> bool:
+    """Whether a process forks runs, or is such a fork."""
+    return RUN_HOST in process.cmdline()
 
 
 def wait_for_end(bench: WholeStack, run_id: str) -> str:
@@ -99,9 +115,47 @@ def test_a_killed_run_of_the_web_interface_is_retried(
     assert_nothing_left(whole_stack)
 
 
+@pytest.mark.fault("a forked run is killed while it reads")
+def test_a_killed_fork_is_retried(whole_stack: WholeStack, web: WebInterface, trial: Trial) -> None:
+    run_before(whole_stack, web)
+    run_id = web.launch_years()
+    wait_for_phase(whole_stack, "while Spark reads")
+    process_of_run(whole_stack, RUN_HOST).kill()
+    trial.begins()
+    assert wait_for_end(whole_stack, run_id) == "FAILURE"
+    assert "is gone: it was killed" in log_of(whole_stack, run_id)
+    retry = retry_of(whole_stack, run_id)
+    assert wait_for_end(whole_stack, retry) == "SUCCESS"
+    trial.is_over("run fails, Dagster's retry succeeds")
+    assert_exact(whole_stack)
+    assert_nothing_left(whole_stack)
+
+
+@pytest.mark.fault("the process that forks the runs is killed during one of them")
+def test_runs_go_on_though_the_process_that_forks_them_is_killed(
+    whole_stack: WholeStack, web: WebInterface, trial: Trial
+) -> None:
+    run_before(whole_stack, web)
+    run_id = web.launch_years()
+    wait_for_phase(whole_stack, "while Spark reads")
+    host = process_of_run(whole_stack, RUN_HOST).parent()
+    assert host
+    assert is_host(host)
+    host.kill()
+    trial.begins()
+    assert wait_for_end(whole_stack, run_id) == "SUCCESS"
+    assert_exact(whole_stack)
+    assert wait_for_end(whole_stack, web.launch_years(YEARS[0], YEARS[0])) == "SUCCESS"
+    trial.is_over("run succeeds, so does the next")
+    assert_nothing_left(whole_stack)
+
+
 @pytest.mark.parametrize(
     "by",
     [
+        pytest.param(
+            "fork", marks=pytest.mark.fault("a forked run of the web interface is canceled there")
+        ),
         pytest.param(
             "web", marks=pytest.mark.fault("a run of the web interface is canceled there")
         ),
@@ -114,10 +168,12 @@ def test_a_killed_run_of_the_web_interface_is_retried(
 def test_a_canceled_run_stops_its_spark_application(
     whole_stack: WholeStack, web: WebInterface, trial: Trial, by: str
 ) -> None:
-    if by == "web":
-        web.launch_years()
-    else:
+    if by == "fork":
+        run_before(whole_stack, web)
+    if by == "command":
         begin(whole_stack)
+    else:
+        web.launch_years()
     wait_for_phase(whole_stack, "while Spark reads")
     run_id = run_ids(whole_stack)[-1]
     assert applications(whole_stack)
