@@ -1,11 +1,13 @@
 """How the containers are kept in: user, privileges, memory, ports, secrets, logs."""
 
+import ast
 import json
 import re
 from typing import Any
 
 import pytest
 
+from sparkpar_assets.project import PROJECT_ROOT
 from tests.compose.cluster import NAME, Cluster
 
 ONE_SHOT = {"embedded-keys", "sample-trips"}
@@ -29,6 +31,14 @@ def test_every_service_is_there_and_healthy(containers: dict[str, dict[str, Any]
             assert (state["Status"], state["ExitCode"]) == ("exited", 0)
         else:
             assert state["Health"]["Status"] == "healthy"
+
+
+def test_the_health_of_the_daemon_is_that_of_all_that_dagster_counts(cluster: Cluster) -> None:
+    script = "import dagster as dg; print(*dg.DagsterInstance.get().get_required_daemon_types())"
+    counted = cluster.execute("dagster-daemon", "python", "-c", script).decode().split()
+    source = (PROJECT_ROOT / "docker" / "healthy.py").read_text()
+    (listed,) = re.findall(r"^DAEMONS = (\(.*?^\))", source, re.DOTALL | re.MULTILINE)
+    assert sorted(counted) == list(ast.literal_eval(listed))
 
 
 def test_none_can_do_more_than_it_needs(containers: dict[str, dict[str, Any]]) -> None:
