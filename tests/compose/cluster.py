@@ -33,6 +33,9 @@ mutation Launch($selector: JobOrPipelineSelector!, $tags: [ExecutionTag!]!) {
   }
 }
 """
+RETRY = "dagster/auto_retry_run_id"
+"""The tag that names a failed run's retry."""
+ENDS = {"SUCCESS", "FAILURE", "CANCELED"}
 RUNS = """
 query Runs { runsOrError(limit: 100) { ... on Runs { results {
   runId status tags { key value } assetSelection { path }
@@ -200,8 +203,7 @@ class Cluster:
 
     def wait_for_end(self, run_id: str, timeout: float = 300) -> str:
         """The status that a run ends with."""
-        ends = {"SUCCESS", "FAILURE", "CANCELED"}
-        wait_until(lambda: self.status_of(run_id) in ends, timeout, f"the end of run {run_id}")
+        wait_until(lambda: self.status_of(run_id) in ENDS, timeout, f"the end of run {run_id}")
         return self.status_of(run_id)
 
     def wait_for_application(self, run_id: str) -> dict[str, Any]:

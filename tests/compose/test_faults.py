@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.compose.cluster import NAME, Cluster, wait_until
-from tests.compose.test_daily_use import sample
+from tests.compose.cluster import NAME, RETRY, Cluster, wait_until
+from tests.compose.test_daily_use import ASSETS, sample
 from tests.expected import expected_fares
 
 YEARS = (2017, 2018, 2019)
@@ -19,7 +19,9 @@ done
 @pytest.fixture
 def running(cluster: Cluster) -> str:
     """A run of three years that has its executors."""
-    run = wait_until(lambda: cluster.launch_years(YEARS[0], YEARS[-1]), 60, "a launch")
+    # Not the launch itself again and again: one that fails may have made a run all the same.
+    wait_until(lambda: cluster.graphql(ASSETS)["assetNodes"], 120, "the code server's assets")
+    run = cluster.launch_years(YEARS[0], YEARS[-1])
     cluster.wait_for_application(run)
     return run
 
@@ -54,7 +56,7 @@ def test_a_killed_code_server_comes_back_and_its_run_is_retried(
     assert cluster.wait_for_end(running) == "FAILURE"
 
     def retry() -> object:
-        return cluster.runs()[running]["tags"].get("dagster/auto_retry_run_id")
+        return cluster.runs()[running]["tags"].get(RETRY)
 
     assert cluster.wait_for_end(str(wait_until(retry, 120, "the retry"))) == "SUCCESS"
     check_figures(cluster)

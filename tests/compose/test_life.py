@@ -3,11 +3,31 @@
 from typing import Any
 
 from sparkpar_assets.project import PROJECT_ROOT
-from tests.compose.cluster import NAME, Cluster
+from tests.compose.cluster import ENDS, NAME, RETRY, Cluster, wait_until
 from tests.compose.test_daily_use import YEARS, sample
 from tests.expected import expected_fares
 
 OURS = f"label=com.docker.compose.project={NAME}"
+
+
+def settled_runs(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """All runs, once none is under way and each that Dagster retries has its retry."""
+    runs: dict[str, dict[str, Any]] = {}
+
+    def are_settled() -> bool:
+        nonlocal runs
+        runs = settled_runs(cluster)
+        return all(
+            run["status"] in ENDS
+            and (run["tags"].get("dagster/will_retry") != "true" or RETRY in run["tags"])
+            for run in runs.values()
+        )
+
+    try:
+        wait_until(are_settled, 300, "the end of all runs")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {runs}") from None
+    return runs
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Any, Any]]:
@@ -30,7 +50,7 @@ def test_up_when_already_up_changes_nothing(cluster: Cluster) -> None:
 
 
 def test_all_data_is_there_after_down_and_up(cluster: Cluster) -> None:
-    runs = cluster.runs()
+    runs = settled_runs(cluster)
     assert runs
     mounts = [m for c in cluster.containers().values() for m in c["Mounts"]]
     volumes = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
@@ -46,7 +66,7 @@ def test_all_data_is_there_after_down_and_up(cluster: Cluster) -> None:
 
 
 def test_a_lost_password_of_the_database_is_renewed(cluster: Cluster) -> None:
-    runs = cluster.runs()
+    runs = settled_runs(cluster)
     cluster.succeed("down")
     (cluster.folder / ".sparkpar" / "compose" / "postgres_password").unlink()
     cluster.succeed("up", "--embedded", "--no-run")
