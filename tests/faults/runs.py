@@ -24,8 +24,10 @@ ENDS = ("SUCCESS", "FAILURE", "CANCELED")
 PHASE_SECONDS = 150
 """For a run to come to any phase, even where other work has the machine."""
 
-PATIENCE_SECONDS = 300
-"""For a run that a fault has met."""
+PATIENCE_SECONDS = 480
+"""For a run that a fault has met. An executor that dies just as it makes itself known is missed by
+its heartbeats alone: each minute Spark looks for those of the last two (``spark.network.timeout``).
+"""
 
 
 JVM_THREADS = re.compile(
