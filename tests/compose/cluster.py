@@ -33,6 +33,11 @@ mutation Launch($selector: JobOrPipelineSelector!, $tags: [ExecutionTag!]!) {
   }
 }
 """
+CANCEL = """
+mutation Cancel($run: String!) {
+  terminateRun(runId: $run, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename }
+}
+"""
 RETRY = "dagster/auto_retry_run_id"
 """The tag that names a failed run's retry."""
 ENDS = {"SUCCESS", "FAILURE", "CANCELED"}
@@ -188,6 +193,11 @@ class Cluster:
                 "dagster/asset_partition_range_end": str(last),
             },
         )
+
+    def cancel(self, run_id: str) -> None:
+        """Have a run that no process carries out yet shown as canceled."""
+        answer = self.graphql(CANCEL, run=run_id)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """All runs by id: ``status``, ``tags`` and ``assetSelection``."""

@@ -16,7 +16,7 @@ def settled_runs(cluster: Cluster) -> dict[str, dict[str, Any]]:
 
     def are_settled() -> bool:
         nonlocal runs
-        runs = settled_runs(cluster)
+        runs = cluster.runs()
         return all(
             run["status"] in ENDS
             and (run["tags"].get("dagster/will_retry") != "true" or RETRY in run["tags"])
