@@ -49,6 +49,8 @@ class LocalRunLauncher(DefaultRunLauncher):
         # macOS's own libraries do not bear to be forked.
         if sys.platform != "linux" or not origin or origin.executable_path != sys.executable:
             return None
+        if GRPC_INFO_TAG in run.tags:
+            return None  # a retry has its parent's tags: canceling it would ask that code server
         arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref())
         return list(arguments.get_command_args())[-3:]
 
