@@ -21,10 +21,12 @@ DAGSTER_SERVERS = (
     "dagster_webserver",
     "dagster._daemon",
     "dagster api grpc",
-    "sparkpar_assets.run_host",
     "multiprocessing.resource_tracker",
 )
 """In the command lines of what serves many runs."""
+
+RUN_HOST = "sparkpar_assets.run_host"
+"""In those of the process that forks runs, and of its forks."""
 
 EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
@@ -64,8 +66,7 @@ def processes(bench: Workbench) -> list[psutil.Process]:
     return [
         process
         for process, environment in _own_processes()
-        if environment.get(ENV_FILE_VARIABLE) == env_file
-        and not any(server in " ".join(_arguments(process)) for server in DAGSTER_SERVERS)
+        if environment.get(ENV_FILE_VARIABLE) == env_file and not _serves_many_runs(process)
     ]
 
 
@@ -133,6 +134,14 @@ def _own_processes() -> Iterator[tuple[psutil.Process, Mapping[str, str]]]:
                 and process.pid != os.getpid()
             ):
                 yield process, process.environ()
+
+
+def _serves_many_runs(process: psutil.Process) -> bool:
+    command = _arguments(process)
+    if RUN_HOST in command:
+        parent = process.parent()
+        return parent is not None and "dagster._daemon" in _arguments(parent)
+    return any(server in " ".join(command) for server in DAGSTER_SERVERS)
 
 
 def _arguments(process: psutil.Process) -> list[str]:

@@ -25,10 +25,9 @@ PHASE_SECONDS = 150
 """For a run to come to any phase, even where other work has the machine."""
 
 PATIENCE_SECONDS = 480
-"""For a run that a fault has met. An executor that dies just as it makes itself known is missed by
-its heartbeats alone: each minute Spark looks for those of the last two (``spark.network.timeout``).
+"""For a run that a fault has met. One whose worker was killed on a busy machine once took more than
+five minutes, for a cause that is not known; ``exit_code`` tells more of the next.
 """
-
 
 JVM_THREADS = re.compile(
     r'^"(?:main|Thread-|dag-scheduler|Spark Context Cleaner|driver-|dispatcher-).*\n(?:.+\n)+',

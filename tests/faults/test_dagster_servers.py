@@ -12,7 +12,7 @@ from sparkpar_assets.embedded import processes, tables
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from sparkpar_assets.embedded.ui import DAEMON, WEBSERVER
 from tests.faults.dagster_servers import WebInterface, WholeStack, ui_processes
-from tests.faults.leftovers import applications, assert_nothing_left
+from tests.faults.leftovers import RUN_HOST, applications, assert_nothing_left
 from tests.faults.report import Trial
 from tests.faults.runs import (
     ENDS,
@@ -31,7 +31,8 @@ from tests.faults.runs import (
 from tests.integration.workbench import wait_until
 
 CANCELED_WITHIN_SECONDS = 15
-RUN_HOST = "sparkpar_assets.run_host"
+CODE_SERVER = "multiprocessing.spawn"
+"""In the command lines of the runs that one starts."""
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def web(whole_stack: WholeStack) -> Iterator[WebInterface]:
     whole_stack.end_ui(process)
 
 
-def process_of_run(bench: WholeStack, started_by: str = "multiprocessing.spawn") -> psutil.Process:
+def process_of_run(bench: WholeStack, started_by: str) -> psutil.Process:
     """The process of the run that is under way: started by a code server, or forked; with a JVM."""
     (found,) = (
         process
@@ -98,32 +99,36 @@ def retry_of(bench: WholeStack, run_id: str) -> str:
     return run_ids(bench)[-1]
 
 
-@pytest.mark.fault("a run's process is killed while it reads; the web interface had launched it")
+@pytest.mark.parametrize(
+    ("started_by", "said"),
+    [
+        pytest.param(
+            CODE_SERVER,
+            "was terminated by signal 9 (SIGKILL)",
+            marks=pytest.mark.fault(
+                "a run's process is killed while it reads; the web interface had launched it"
+            ),
+            id="web",
+        ),
+        pytest.param(
+            RUN_HOST,
+            "is gone: it was killed",
+            marks=pytest.mark.fault("a forked run is killed while it reads"),
+            id="fork",
+        ),
+    ],
+)
 def test_a_killed_run_of_the_web_interface_is_retried(
-    whole_stack: WholeStack, web: WebInterface, trial: Trial
+    whole_stack: WholeStack, web: WebInterface, trial: Trial, started_by: str, said: str
 ) -> None:
+    if started_by == RUN_HOST:
+        run_before(whole_stack, web)
     run_id = web.launch_years()
     wait_for_phase(whole_stack, "while Spark reads")
-    process_of_run(whole_stack).kill()
+    process_of_run(whole_stack, started_by).kill()
     trial.begins()
     assert wait_for_end(whole_stack, run_id) == "FAILURE"
-    assert "was terminated by signal 9 (SIGKILL)" in log_of(whole_stack, run_id)
-    retry = retry_of(whole_stack, run_id)
-    assert wait_for_end(whole_stack, retry) == "SUCCESS"
-    trial.is_over("run fails, Dagster's retry succeeds")
-    assert_exact(whole_stack)
-    assert_nothing_left(whole_stack)
-
-
-@pytest.mark.fault("a forked run is killed while it reads")
-def test_a_killed_fork_is_retried(whole_stack: WholeStack, web: WebInterface, trial: Trial) -> None:
-    run_before(whole_stack, web)
-    run_id = web.launch_years()
-    wait_for_phase(whole_stack, "while Spark reads")
-    process_of_run(whole_stack, RUN_HOST).kill()
-    trial.begins()
-    assert wait_for_end(whole_stack, run_id) == "FAILURE"
-    assert "is gone: it was killed" in log_of(whole_stack, run_id)
+    assert said in log_of(whole_stack, run_id)
     retry = retry_of(whole_stack, run_id)
     assert wait_for_end(whole_stack, retry) == "SUCCESS"
     trial.is_over("run fails, Dagster's retry succeeds")
