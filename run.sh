@@ -85,6 +85,8 @@ run_tests() {
     case "${1:-}" in
         --compose | --browser) set -- "tests/${1#--}" "${@:2}" ;;
         --faults) set -- "${FAULTS[@]}" -m "" "${@:2}" ;; # the slow ones, too
+        # Two processes, each with a stack: one alone leaves half of two cores idle. -n 0 is one.
+        *) set -- -n 2 --dist loadfile --no-loadscope-reorder "$@" ;;
     esac
     exec_python -m pytest "$@"
 }

@@ -16,9 +16,11 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def embedded_stack() -> Iterator[EmbeddedStack]:
-    """BigQuery, S3 and Spark of this test session alone, without tables; gone when it ends."""
+def embedded_stack(worker_id: str) -> Iterator[EmbeddedStack]:
+    """BigQuery, S3 and Spark of this test process alone, without tables; gone when it ends."""
     chosen = os.environ.get("SPARKPAR_TEST_STATE")
     root = Path(chosen) if chosen else PROJECT_ROOT / ".sparkpar" / "test"
+    if worker_id != "master":  # one of several processes that share the tests
+        root /= worker_id
     with fresh_stack(root.absolute()) as stack:
         yield stack

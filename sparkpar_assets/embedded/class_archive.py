@@ -7,6 +7,7 @@ file serves both; the JVM in which Spark's scripts compose the driver's command 
 own. A JVM to which a file does not fit does without.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import re
@@ -56,6 +57,14 @@ class ClassArchive:
         if not self.is_recorded or re.search(r"\s", files):
             return LAUNCHER_OPTIONS
         return f"{LAUNCHER_OPTIONS} -XX:SharedArchiveFile={files}"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Wait until no other process is within such a block."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with CACHE.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def recording(self) -> Iterator[str]:

@@ -99,8 +99,14 @@ def _record_classes(config: StackConfig) -> None:
     Raises:
         subprocess.CalledProcessError: The run failed.
     """
-    if class_archive(config.java_home, jars.JARS).is_recorded:
-        return
+    archive = class_archive(config.java_home, jars.JARS)
+    with archive.lock():  # test processes begin at once
+        if not archive.is_recorded:
+            _run_once(config)
+    environment.write_environment(config)  # with what another process may have recorded
+
+
+def _run_once(config: StackConfig) -> None:
     prefix = "bigquery-public-data.recording.trips_"
     tables.load(config, f"{prefix}2021", samples.SAMPLES / "tlc_yellow_trips_2021.parquet")
     command = [sys.executable, "-m", "dagster", "asset", "materialize"]

@@ -9,8 +9,8 @@ from sparkpar_assets.embedded.testing import EmbeddedStack
 from tests.faults.report import Trial, table
 from tests.integration.workbench import Workbench, new_workbench
 
-TRIALS = pytest.StashKey[list[Trial]]()
 TRIAL = pytest.StashKey[Trial]()
+PROPERTY = "trial"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TRIALS] = []
+    config.pluginmanager.register(Faults())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,7 +43,6 @@ def trial(request: pytest.FixtureRequest, _attempt: int) -> Trial:
     assert marker is not None, "Name the fault: @pytest.mark.fault('a worker is killed')"
     trial = Trial(marker.args[0])
     request.node.stash[TRIAL] = trial
-    request.config.stash[TRIALS].append(trial)
     return trial
 
 
@@ -51,17 +50,32 @@ def trial(request: pytest.FixtureRequest, _attempt: int) -> Trial:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let the table say whether the test passed."""
+    """Send the trial along with the test's report, which may cross to another process."""
     report = yield
-    if report.when == "call" and TRIAL in item.stash:
-        item.stash[TRIAL].passed = report.passed
+    trial = item.stash.get(TRIAL, None)
+    if trial is not None and (report.when == "call" or report.failed):
+        trial.passed = report.passed
+        report.user_properties.append((PROPERTY, trial.as_sent()))
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if trials := terminalreporter.config.stash[TRIALS]:
-        terminalreporter.section("faults")
-        terminalreporter.write_line(table(trials))
+class Faults:
+    """Collects the trials where pytest reports, and shows their table in the end."""
+
+    def __init__(self) -> None:
+        self._trials: dict[str, Trial] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take over a trial; a test whose teardown fails is reported a second time."""
+        for name, sent in report.user_properties:
+            if name == PROPERTY:
+                self._trials[report.nodeid] = Trial(**sent)  # type: ignore[arg-type]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the table."""
+        if self._trials:
+            terminalreporter.section("faults")
+            terminalreporter.write_line(table(self._trials.values()))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass
@@ -35,6 +35,10 @@ class Trial:
         """
         self.outcome = outcome
         self.seconds = time.monotonic() - self._began
+
+    def as_sent(self) -> dict[str, str | bool | float | None]:
+        """The arguments of the same trial in another process."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("_")}
 
 
 def table(trials: Iterable[Trial]) -> str:

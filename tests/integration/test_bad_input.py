@@ -319,6 +319,7 @@ def test_an_embedded_command_never_reaches_the_clouds_of_a_dotenv_file(
     workbench: Workbench,
 ) -> None:
     workbench.load_trips(2018, GOOD)
+    workbench.share_driver()
     folder = workbench.folder / "a folder with clouds"
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as trap:

@@ -52,7 +52,7 @@ def asset_names(port: int, server: subprocess.Popen[str], bench: Workbench) -> s
 
 
 def test_dg_launch_materializes_a_year(workbench: Workbench) -> None:
-    workbench.configure(SPARK_MASTER_URL="local[1]")
+    workbench.share_driver()
     workbench.load_trips(2018, TRIPS)
     done = workbench.run(
         *workbench.command("dg", "launch", "--assets", FARES, "--partition", "2018")

@@ -241,7 +241,8 @@ def test_a_run_at_the_limit_says_what_it_reads_first_and_each_year_keeps_its_own
     bench: Workbench,
 ) -> None:
     scanned = sum(ROWS.values()) * WIDTH
-    bench.configure(SPARK_MASTER_URL="local[1]", MAX_BYTES_READ=str(scanned))
+    bench.share_driver()
+    bench.configure(MAX_BYTES_READ=str(scanned))
     done = bench.materialize("--select", FARES, "--partition-range", "2018...2019")
     assert done.returncode == 0, done.stderr
     said = done.stderr.index(f"To read from BigQuery (2018, 2019): {sum(ROWS.values()):,} rows, ")

@@ -1,6 +1,7 @@
 """A corner of the embedded stack for one test: its own tables, S3 prefix and Dagster instance."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -233,8 +234,9 @@ def new_workbench(stack: EmbeddedStack, name: str) -> Iterator[Workbench]:
     It lies in the stack's folder, which the next test session removes.
     """
     unique = f"{name}_{uuid.uuid4().hex[:8]}"
-    folder = stack.stack.state.stack / "workbenches" / unique
-    write_dagster_yaml(folder / "dagster_home")
+    workbenches = stack.stack.state.stack / "workbenches"
+    folder = workbenches / unique
+    shutil.copytree(_new_instance(workbenches / "new"), folder / "dagster_home")
     # Not in the stack's folder: Dagster puts sockets there, whose paths may have 107 characters.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         bench = Workbench(stack, folder, Path(temporary), unique)
@@ -246,6 +248,17 @@ def new_workbench(stack: EmbeddedStack, name: str) -> Iterator[Workbench]:
             yield bench
         finally:
             bench.kill_started()
+
+
+@cache
+def _new_instance(dagster_home: Path) -> Path:
+    """A Dagster instance to copy: making its databases takes a second or two, every time."""
+    write_dagster_yaml(dagster_home)
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        instance.get_run_records(limit=1)
+        instance.get_asset_keys(limit=1)
+        instance.all_instigator_state()
+    return dagster_home
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
