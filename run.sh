@@ -85,8 +85,9 @@ run_tests() {
     case "${1:-}" in
         --compose | --browser) set -- "tests/${1#--}" "${@:2}" ;;
         --faults) set -- "${FAULTS[@]}" -m "" "${@:2}" ;; # the slow ones, too
-        # Two processes, each with a stack: one alone leaves half of two cores idle. -n 0 is one.
-        *) set -- -n 2 --dist loadfile --no-loadscope-reorder "$@" ;;
+        # Two processes, each with a stack, where the machine allows it (tests/conftest.py): one
+        # alone leaves half of two cores idle.
+        *) set -- -n auto --dist loadfile --no-loadscope-reorder "$@" ;;
     esac
     exec_python -m pytest "$@"
 }

@@ -510,7 +510,6 @@ cluster_materialize() {
 
 materialize() {
     step "Materializing $*"
-    IN_PLACE="" run_in_app sparkpar_assets.dead_runs
     run_in_app sparkpar_assets.materialize "$@"
 }
 

@@ -6,6 +6,7 @@ from sparkpar_assets.assets.fares import fare_by_passenger_count
 from sparkpar_assets.assets.trends import fare_trends
 from sparkpar_assets.assets.trips import yellow_taxi_trips
 from sparkpar_assets.components.loading import load_analyses
+from sparkpar_assets.garbage import leave_it_at_the_end
 from sparkpar_assets.io_managers.bigquery import BigQueryYears
 from sparkpar_assets.io_managers.s3_parquet import S3ParquetIOManager
 from sparkpar_assets.key_check import key_is_young
@@ -19,6 +20,8 @@ from sparkpar_assets.sensors import (
     dead_staging,
     run_failure_alert,
 )
+
+leave_it_at_the_end()
 
 # Configured at launch, though there is nothing to configure: only such a resource is one and the
 # same for all that it is nested in. Of others Dagster makes a copy for each: a session for each.

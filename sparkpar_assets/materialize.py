@@ -1,13 +1,15 @@
 """Materializes one asset by Dagster's own command, after a look at what was asked for.
 
-``python -m sparkpar_assets.materialize ASSET [PARTITION or FIRST...LAST]``
+``python -m sparkpar_assets.materialize ASSET [PARTITION or FIRST...LAST]``, where runs are
+processes of this machine or container: those that were killed are marked as failed before.
 """
 
 import argparse
-import os
 import sys
 
 import dagster as dg
+
+from sparkpar_assets import dead_runs
 
 MODULE = "sparkpar_assets.definitions"
 RANGE = "..."
@@ -18,7 +20,7 @@ class SelectionError(ValueError):
 
 
 def main() -> None:
-    """Check the arguments, then become ``dagster asset materialize``."""
+    """Check the arguments, then do as ``dagster asset materialize``."""
     parser = argparse.ArgumentParser(prog="run.sh materialize", description=__doc__)
     parser.add_argument("asset", metavar="ASSET")
     parser.add_argument("partitions", nargs="?", metavar="PARTITION or FIRST...LAST")
@@ -30,8 +32,12 @@ def main() -> None:
         options = selection(defs, arguments.asset, arguments.partitions)
     except SelectionError as error:
         sys.exit(f"Error: {error}")
-    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", MODULE, *options]
-    os.execv(command[0], command)  # noqa: S606  # in its place: signals and exit code are Dagster's
+    dead_runs.main()
+    # In this process, which has them loaded already: another would take seconds for it.
+    from dagster._cli import main as dagster
+
+    sys.argv = ["dagster", "asset", "materialize", "-m", MODULE, *options]
+    dagster()  # type: ignore[no-untyped-call]
 
 
 def selection(defs: dg.Definitions, asset: str, partitions: str | None) -> list[str]:

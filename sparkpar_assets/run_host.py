@@ -16,6 +16,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparkpar_assets.garbage import looked_for_rarely
+from sparkpar_assets.resources.grpc_loading import load_grpc
+
 LIBRARIES = (
     "alembic.command",
     "boto3",
@@ -84,8 +87,10 @@ def main() -> None:
     """Serve until standard input ends."""
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where the runs print
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    load_grpc()
+    with looked_for_rarely():
+        for name in LIBRARIES:
+            importlib.import_module(name)
     if _threads() > 1:
         sys.exit("A library has started a thread, which no fork would have: each run starts anew.")
     for name in ONE_THREAD:

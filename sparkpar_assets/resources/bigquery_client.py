@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from sparkpar_assets.resources.endpoints import check_url
+from sparkpar_assets.resources.grpc_loading import load_grpc
 from sparkpar_assets.resources.private_files import check_private
 from sparkpar_assets.retries import Cause, cause_of
 from sparkpar_assets.settings import Settings
@@ -30,6 +31,7 @@ def rest_client(settings: Settings) -> Iterator["Client"]:
     Raises:
         dg.Failure: BigQuery refuses the credentials or a request, or does not answer.
     """
+    load_grpc()
     from dagster_gcp import BigQueryResource
 
     with (
@@ -46,6 +48,7 @@ def read_client(settings: Settings) -> Iterator["BigQueryReadClient"]:
     Raises:
         dg.Failure: As with ``rest_client``, or the trust store cannot be read.
     """
+    load_grpc()
     import google.auth
     import grpc
     from google.auth.transport.requests import Request

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import PrivateAttr, ValidationError
 
+from sparkpar_assets.garbage import looked_for_rarely
 from sparkpar_assets.resources.endpoints import check_endpoints
 from sparkpar_assets.settings import Settings, load_settings
 
@@ -34,7 +35,7 @@ class RunEnvironment(dg.ConfigurableResource[object]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RunEnvironment"]:
         """Read the settings, log the run's targets, and keep the environment to them."""
-        with self.in_force() as settings:
+        with looked_for_rarely(), self.in_force() as settings:
             (context.log or dg.get_dagster_logger()).info(describe_targets(settings))
             yield self
 
