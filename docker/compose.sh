@@ -27,8 +27,8 @@ check_docker() {
     docker compose version >/dev/null 2>&1 ||
         fail "This Docker has no Compose v2 (docker compose). Install the Compose plugin."
     version="$(docker compose version --short)"
-    [ "$(printf '%s\n' 2.20 "${version#v}" | sort -t. -k1,1n -k2,2n | head -n 1)" = 2.20 ] ||
-        fail "Docker Compose is $version, and 2.20 is the oldest that will do. Update the Compose plugin."
+    is_at_least 2.24 "${version#v}" ||
+        fail "Docker Compose is $version, and 2.24 is the oldest that will do. Update the Compose plugin."
     if ! said="$(docker version --format '{{.Server.Version}}' 2>&1)"; then
         case "$said" in
             *"permission denied"*)
@@ -37,7 +37,11 @@ check_docker() {
             *) fail "Docker's daemon does not answer. Start it: Docker Desktop, or sudo systemctl start docker." ;;
         esac
     fi
+    # Older ones know no start_interval.
+    is_at_least 25.0 "$said" || fail "Docker is $said, and 25.0 is the oldest that will do. Update Docker."
 }
+
+is_at_least() { [ "$(printf '%s\n' "$@" | sort -t. -k1,1n -k2,2n | head -n 1)" = "$1" ]; }
 
 # compose ENV_FILE ARGUMENTS: that file alone sets Compose's variables, whatever was exported.
 # With IN_PLACE in this shell's place, so that a signal to it is Docker's.

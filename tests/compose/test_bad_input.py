@@ -77,7 +77,13 @@ def test_a_compose_that_is_too_old_is_named_with_its_version(
     fresh: Cluster, tmp_path: Path
 ) -> None:
     path = commands_on_path(tmp_path, docker="echo v2.9.0")
-    assert "Docker Compose is v2.9.0, and 2.20 is the oldest" in refusal(fresh, "up", PATH=path)
+    assert "Docker Compose is v2.9.0, and 2.24 is the oldest" in refusal(fresh, "up", PATH=path)
+
+
+def test_a_docker_that_is_too_old_is_named_with_its_version(fresh: Cluster, tmp_path: Path) -> None:
+    script = 'case "$1" in compose) echo v2.24.5 ;; *) echo 24.0.7 ;; esac'
+    path = commands_on_path(tmp_path, docker=script)
+    assert "Docker is 24.0.7, and 25.0 is the oldest" in refusal(fresh, "up", PATH=path)
 
 
 @with_docker
