@@ -3,6 +3,7 @@
 import html
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from sparkpar_assets.project import PROJECT_ROOT
@@ -20,6 +21,11 @@ def sample(year: int) -> Path:
 def links(page: str) -> set[str]:
     """The addresses that a page leads to and is made of."""
     return {html.unescape(link) for link in re.findall(r'(?:href|src)="([^"#]+)"', page)}
+
+
+def answers(cluster: Cluster, link: str) -> bool:
+    """Whether a page is there."""
+    return cluster.get(link)[0] == 200
 
 
 def test_up_has_published_every_sample_year_to_the_last_digit(cluster: Cluster) -> None:
@@ -55,8 +61,9 @@ def test_two_runs_from_the_ui_share_the_workers_and_the_spark_pages_answer(
         _, page = cluster.get(worker)
         assert "Running Executors" in page
         found |= {link for link in links(page) if link.startswith(master)}
+    # Of an application that has just got its cores, Spark attaches the pages a moment later.
     for link in found:
-        assert cluster.get(link)[0] == 200, link
+        wait_until(partial(answers, cluster, link), 30, link)
     assert any("logPage" in link for link in found)
     status, jobs = cluster.get(f"{master}/proxy/{applications[1]['id']}/jobs/")
     assert status == 200
