@@ -50,7 +50,7 @@ def answer_of(trips: Path) -> Answer:
         SELECT passenger_count, count(*), sum(fare_amount), count(tip_amount), sum(tip_amount),
             count(trip_distance), sum(trip_distance)
         FROM read_parquet(?) WHERE {COUNTED} GROUP BY 1 ORDER BY 1
-    """  # noqa: S608
+    """  # noqa: S608  # of a constant
     with duckdb.connect() as connection:
         found = connection.execute(query, [str(trips)]).fetchall()
     return Answer(

@@ -103,7 +103,7 @@ class Contender(ABC):
         """Whether it can be told how many of Spark's workers to use."""
         return False
 
-    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002
+    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002  # other contenders need it
         """Why it cannot take part here; empty if it can."""
         return ""
 
@@ -120,7 +120,7 @@ class Contender(ABC):
         )
 
     @contextmanager
-    def ready(self, arena: Arena) -> Iterator[list[int]]:  # noqa: ARG002
+    def ready(self, arena: Arena) -> Iterator[list[int]]:  # noqa: ARG002  # other contenders need it
         """Keep what the contender counts on while the block lasts; gives its processes' ids."""
         yield []
 
@@ -128,7 +128,7 @@ class Contender(ABC):
     def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:
         """Do it once, while the clock runs."""
 
-    def phases(self, arena: Arena, began: float, ended: float) -> Mapping[str, float]:  # noqa: ARG002
+    def phases(self, arena: Arena, began: float, ended: float) -> Mapping[str, float]:  # noqa: ARG002  # other contenders need it
         """Where the seconds went, by name, if there is a way to know; asked when it has worked.
 
         Args:
@@ -226,7 +226,7 @@ class Script(Contender):
 class SingleProcess(Contender):
     """``single_process.py`` with one of its engines, for all years."""
 
-    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002
+    def why_absent(self, arena: Arena) -> str:  # noqa: ARG002  # other contenders need it
         """Why it cannot take part here: its engine is not installed."""
         is_missing = self.name == "polars" and importlib.util.find_spec("polars") is None
         return "the package polars is not installed" if is_missing else ""
@@ -318,7 +318,7 @@ class Click(Platform):
             self._click(arena, [FIRST_YEAR])  # which starts what forks the runs after it
             yield [*driver, *servers]
 
-    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:  # noqa: ARG002
+    def work(self, arena: Arena, workload: Workload, sampler: MemorySampler) -> None:  # noqa: ARG002  # other contenders need it
         """Launch, and wait until the run has ended."""
         self._click(arena, workload.all_years)
 

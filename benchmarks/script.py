@@ -7,7 +7,7 @@ import os
 import sys
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
 
 def main() -> None:

@@ -34,10 +34,10 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     dead_runs.main()
     # In this process, which has them loaded already: another would take seconds for it.
-    from dagster._cli import main as dagster
+    from dagster._cli import ENV_PREFIX, cli
 
-    sys.argv = ["dagster", "asset", "materialize", "-m", MODULE, *options]
-    dagster()  # type: ignore[no-untyped-call]
+    command = ["asset", "materialize", "-m", MODULE, *options]
+    cli(args=command, prog_name="dagster", auto_envvar_prefix=ENV_PREFIX)
 
 
 def selection(defs: dg.Definitions, asset: str, partitions: str | None) -> list[str]:

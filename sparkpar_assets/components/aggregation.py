@@ -217,7 +217,7 @@ def _publication(
 
 def _order(attributes: AggregationAttributes, query: Aggregation) -> "list[Column]":
     """What the rows are sorted by; in the end by their group, so that none are on a par."""
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     columns = []
     for name, descends, nulls_first in map(sql.parse_order, attributes.order_by):

@@ -2,9 +2,13 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparkpar_assets import settings
 from sparkpar_assets.embedded.state import State
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 DAGSTER_YAML = """\
 telemetry:
@@ -64,12 +68,17 @@ def create_dagster_instance(state: State) -> None:
     from sparkpar_assets.spark_pool import limit_applications
 
     with dg.DagsterInstance.from_config(str(state.dagster_home)) as instance:
-        instance.get_run_records(limit=1)
-        instance.get_asset_keys(limit=1)
-        instance.all_instigator_state()
+        create_databases(instance)
         # Dagster looks for limits before it applies the default: the first runs would have none.
         values = {settings.ENV_FILE_VARIABLE: str(state.environment_file)}
         limit_applications(instance, settings.load_settings(values).spark_max_applications)
+
+
+def create_databases(instance: "dg.DagsterInstance") -> None:
+    """Ask each of an instance's storages something: they make their databases when first asked."""
+    instance.get_run_records(limit=1)
+    instance.get_asset_keys(limit=1)
+    instance.all_instigator_state()
 
 
 def fail_dead_runs(state: State) -> list[str]:

@@ -138,7 +138,7 @@ class BigQueryYears(dg.ConfigurableIOManager):
     def _read(
         session: "SparkSession", settings: Settings, source: TableSource, plan: ReadPlan, year: str
     ) -> "DataFrame":
-        from pyspark.sql import functions as F  # noqa: N812
+        from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
         state = plan.states[year]
         options: dict[str, Any] = {

@@ -10,6 +10,8 @@ uses no gRPC before it has become another program, and so needs none of that.
 import os
 import sys
 
+from sparkpar_assets.resources.environment import variables
+
 VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 
 
@@ -21,10 +23,5 @@ def load_grpc() -> None:
     """
     if "grpc" in sys.modules:
         return
-    is_set = VARIABLE in os.environ
-    os.environ.setdefault(VARIABLE, "0")
-    try:
-        import grpc  # noqa: F401
-    finally:
-        if not is_set:
-            del os.environ[VARIABLE]
+    with variables({VARIABLE: os.environ.get(VARIABLE, "0")}):
+        import grpc  # noqa: F401  # for what it reads now

@@ -67,7 +67,7 @@ def aggregate(rows: "DataFrame", query: Aggregation, years: Sequence[str]) -> Ag
     Raises:
         SqlError: An expression does not go with the types of the columns.
     """
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     @cache
     def type_of(sql: str) -> str:
@@ -123,7 +123,7 @@ def filtered(rows: "DataFrame", where: str) -> "DataFrame":
 
 def _outside(metrics: "Mapping[str, ExactMetric]") -> "list[Column]":
     """The names of the means that lie outside of their values."""
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     return [
         F.expr(
@@ -136,7 +136,7 @@ def _outside(metrics: "Mapping[str, ExactMetric]") -> "list[Column]":
 
 
 def _audit(shared: "DataFrame", query: Aggregation, years: Sequence[str]) -> "DataFrame":
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     group = F.concat_ws(", ", *(_named(name) for name in query.group_by))
 
@@ -154,7 +154,7 @@ def _audit(shared: "DataFrame", query: Aggregation, years: Sequence[str]) -> "Da
 
 
 def _named(name: str) -> "Column":
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     value = F.coalesce(F.expr(f"`{name}`").cast("string"), F.lit("NULL"))
     return F.concat(F.lit(f"{name} "), value)

@@ -21,7 +21,7 @@ def exact_quotient(numerator: "Column", count: "Column") -> "Column":
         numerator: A whole number or a DECIMAL with at most 9 digits after the point.
         count: A whole number; 0 gives NULL.
     """
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     return numerator.cast(NUMERIC) / F.nullif(count.cast("decimal(20,0)"), F.lit(0))
 

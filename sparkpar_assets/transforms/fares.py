@@ -32,7 +32,7 @@ def count_by_fare(trips: "DataFrame") -> "DataFrame":
         ``trips`` and, for each of ``SUMMED_COLUMNS``, its non-NULL values' count ``n_…`` and exact
         sum ``sum_…`` (NULL where it has more than 38 digits).
     """
-    from pyspark.sql import functions as F  # noqa: N812  (the name PySpark's documentation uses)
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     rule = (
         F.when(F.col("passenger_count").isNull(), "no passenger count")
@@ -70,7 +70,7 @@ def fares_by_passenger_count(counts: "DataFrame") -> "DataFrame":
         standard defines PERCENTILE_DISC (ISO/IEC 9075-2, 10.9).
     """
     from pyspark.sql import Window
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     group = ["year", "passenger_count"]
     upwards = Window.partitionBy(*group).orderBy("fare").rowsBetween(Window.unboundedPreceding, 0)
@@ -110,7 +110,7 @@ def audit_fares(counts: "DataFrame") -> "DataFrame":
         ``total_fare``, ``min_fare``, ``max_fare``, and ``overflowed``, the names of those columns
         whose sum has more than 38 digits.
     """
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     def overflows(name: str) -> "Column":
         # A sum that overflowed is NULL, and a sum over sums leaves NULLs out: look at both.

@@ -21,7 +21,7 @@ def fare_trends(fares: "DataFrame") -> "DataFrame":
         calendar year before; NULL where that year has no such group), all DECIMAL(38,9).
     """
     from pyspark.sql import Window
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
 
     before = Window.partitionBy("passenger_count").orderBy("year")
     year_before = F.lag("year").over(before)

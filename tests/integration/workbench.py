@@ -20,7 +20,7 @@ import dotenv
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparkpar_assets.embedded.dagster_home import write_dagster_yaml
+from sparkpar_assets.embedded.dagster_home import create_databases, write_dagster_yaml
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from sparkpar_assets.io_managers.published import parquet_rows
 from sparkpar_assets.project import PROJECT_ROOT
@@ -255,9 +255,7 @@ def _new_instance(dagster_home: Path) -> Path:
     """A Dagster instance to copy: making its databases takes a second or two, every time."""
     write_dagster_yaml(dagster_home)
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        instance.get_run_records(limit=1)
-        instance.get_asset_keys(limit=1)
-        instance.all_instigator_state()
+        create_databases(instance)
     return dagster_home
 
 
