@@ -34,7 +34,7 @@ from sparkpar_assets.io_managers.published import published_dataset
 from sparkpar_assets.materialize import SelectionError, partition_keys
 from sparkpar_assets.metadata import GROUP_BY_KEY, TOTALS_KEY
 from sparkpar_assets.resources.environment import settings_in_force
-from sparkpar_assets.resources.s3 import explained_errors
+from sparkpar_assets.resources.s3 import explained_errors, s3_client
 from sparkpar_assets.rollback import roll_back
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _published(
     node = defs.resolve_asset_graph().get(dg.AssetKey.from_user_string(asset))
     load_dotenv(Path.cwd() / ".env", override=True)  # as Dagster's commands do
     with settings_in_force() as settings, explained_errors(settings):
-        dataset = published_dataset(settings, node.key, node.metadata)
+        dataset = published_dataset(settings, s3_client(settings), node.key, node.metadata)
         if not settings.history_versions:
             raise SelectionError(
                 "HISTORY_VERSIONS is 0, so no version is kept but the published one. "

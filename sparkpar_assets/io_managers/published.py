@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from sparkpar_assets.metadata import PATH_KEY
-from sparkpar_assets.resources.s3 import bucket_of, head_object, s3_client
+from sparkpar_assets.resources.s3 import bucket_of, head_object
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -234,18 +234,19 @@ class PublishedDataset:
 
 
 def published_dataset(
-    settings: Settings, asset_key: dg.AssetKey, definition: Mapping[str, Any]
+    settings: Settings, client: "S3Client", asset_key: dg.AssetKey, definition: Mapping[str, Any]
 ) -> PublishedDataset:
     """Where an asset is published.
 
     Args:
         settings: Name the bucket and the prefix.
+        client: A client of their S3.
         asset_key: The asset's key.
         definition: The metadata that the asset declares.
     """
     asset = "/".join(asset_key.path)
     return PublishedDataset(
-        client=s3_client(settings),
+        client=client,
         bucket=bucket_of(settings),
         root=settings.s3_root,
         asset=asset,

@@ -126,7 +126,10 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
 
         upstream = context.upstream_output
         definition = (upstream and upstream.definition_metadata) or {}
-        dataset = published_dataset(self.environment.settings, context.asset_key, definition)
+        environment = self.environment
+        dataset = published_dataset(
+            environment.settings, environment.s3, context.asset_key, definition
+        )
         years = dataset.years()
         if not years:
             raise dg.Failure(
@@ -164,7 +167,9 @@ class _Run:
         self.spark = manager.spark
         self.settings = manager.environment.settings
         self.definition = context.definition_metadata or {}
-        self.dataset = published_dataset(self.settings, context.asset_key, self.definition)
+        self.dataset = published_dataset(
+            self.settings, manager.environment.s3, context.asset_key, self.definition
+        )
         self.context = context
         self.publication = publication
         self.years = list(context.asset_partition_keys) if context.has_asset_partitions else []

@@ -132,16 +132,18 @@ class BigQueryTables(dg.ConfigurableResource[object]):
         """
         tables = {key: scan for key, scan in scans.items() if not scan.table.is_view}
         settings = self.environment.settings
-        with rest_client(settings) as client:
-            project = client.project
-            views = {
-                key: _estimate_view(client, scan)
-                for key, scan in scans.items()
-                if key not in tables
-            }
-        with read_client(settings) as reader, ThreadPoolExecutor(max_workers=8) as pool:
-            found = pool.map(lambda scan: _estimate(reader, project, scan), tables.values())
-            estimates = views | dict(zip(tables, found, strict=True))
+        estimates: dict[str, ReadEstimate] = {}
+        if len(tables) < len(scans):
+            with rest_client(settings) as client:
+                views = {key: scan for key, scan in scans.items() if key not in tables}
+                estimates |= {key: _estimate_view(client, scan) for key, scan in views.items()}
+        if tables:
+            with (
+                read_client(settings) as (reader, project),
+                ThreadPoolExecutor(max_workers=8) as pool,
+            ):
+                found = pool.map(lambda scan: _estimate(reader, project, scan), tables.values())
+                estimates |= dict(zip(tables, found, strict=True))
         return {key: estimates[key] for key in scans}
 
 

@@ -42,8 +42,8 @@ def rest_client(settings: Settings) -> Iterator["Client"]:
 
 
 @contextmanager
-def read_client(settings: Settings) -> Iterator["BigQueryReadClient"]:
-    """The client of the Storage Read API, which speaks gRPC over TLS.
+def read_client(settings: Settings) -> Iterator[tuple["BigQueryReadClient", str]]:
+    """The client of the Storage Read API, which speaks gRPC over TLS; and the project that pays.
 
     Raises:
         dg.Failure: As with ``rest_client``, or the trust store cannot be read.
@@ -59,7 +59,7 @@ def read_client(settings: Settings) -> Iterator["BigQueryReadClient"]:
 
     endpoint = settings.bigquery_storage_endpoint
     with _explained_errors(settings, endpoint, "BIGQUERY_STORAGE_GRPC_ENDPOINT"):
-        credentials, _ = google.auth.default(scopes=Transport.AUTH_SCOPES)
+        credentials, project = google.auth.default(scopes=Transport.AUTH_SCOPES)
         # Here, since gRPC would call a rejected key an unavailable server, and try again.
         credentials.refresh(Request())  # type: ignore[no-untyped-call]
         transport = Transport(
@@ -70,7 +70,7 @@ def read_client(settings: Settings) -> Iterator["BigQueryReadClient"]:
             ),
         )
         with BigQueryReadClient(transport=transport) as client:
-            yield client
+            yield client, settings.gcp_project or project or ""
 
 
 @contextmanager

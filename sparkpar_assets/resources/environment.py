@@ -3,13 +3,18 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import PrivateAttr, ValidationError
 
 from sparkpar_assets.garbage import looked_for_rarely
 from sparkpar_assets.resources.endpoints import check_endpoints
+from sparkpar_assets.resources.s3 import explained_errors, s3_client
 from sparkpar_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 class RunEnvironment(dg.ConfigurableResource[object]):
@@ -20,6 +25,7 @@ class RunEnvironment(dg.ConfigurableResource[object]):
     """
 
     _settings: Settings | None = PrivateAttr(default=None)
+    _s3: "S3Client | None" = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
@@ -31,6 +37,18 @@ class RunEnvironment(dg.ConfigurableResource[object]):
         if self._settings is None:
             raise RuntimeError("The settings are read when a run begins, and none has.")
         return self._settings
+
+    @property
+    def s3(self) -> "S3Client":
+        """The run's client of S3: each client more would take a tenth of a second to make.
+
+        Raises:
+            dg.Failure: The settings name no bucket, or what they say of S3 cannot be used.
+        """
+        if self._s3 is None:
+            with explained_errors(self.settings):
+                self._s3 = s3_client(self.settings)
+        return self._s3
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RunEnvironment"]:
@@ -46,6 +64,7 @@ class RunEnvironment(dg.ConfigurableResource[object]):
         Raises:
             dg.Failure: They cannot be read.
         """
+        self._s3 = None
         with settings_in_force() as self._settings:
             yield self._settings
 

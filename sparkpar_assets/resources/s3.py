@@ -78,7 +78,7 @@ def bucket_of(settings: Settings) -> str:
     return settings.s3_bucket
 
 
-def check_bucket(settings: Settings) -> None:
+def check_bucket(settings: Settings, client: "S3Client") -> None:
     """Make sure, with one cheap request, that the bucket is there and lets us in.
 
     Asked before Spark starts: S3A takes minutes of retries to say the same.
@@ -88,9 +88,7 @@ def check_bucket(settings: Settings) -> None:
     """
     with explained_errors(settings):
         # A listing, not a HEAD: its answer has a body, which names the reason.
-        s3_client(settings).list_objects_v2(
-            Bucket=bucket_of(settings), Prefix=settings.s3_root, MaxKeys=1
-        )
+        client.list_objects_v2(Bucket=bucket_of(settings), Prefix=settings.s3_root, MaxKeys=1)
 
 
 @contextmanager

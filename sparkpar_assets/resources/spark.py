@@ -155,7 +155,7 @@ class Spark(dg.ConfigurableResource[object]):
         return self._driver
 
     def _start(self, settings: Settings) -> Driver:
-        java_home = check_before_start(settings)
+        java_home = check_before_start(self.environment)
         self._is_in_order = True
         return borrow(settings, self._run_id, java_home) or OwnDriver(
             settings, self._application, java_home

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import SecretStr
 
+from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.java import JavaNotUsableError, find_java_home
 from sparkpar_assets.resources.s3 import check_bucket
 from sparkpar_assets.resources.spark_configuration import cluster_secret
@@ -17,7 +18,7 @@ from sparkpar_assets.settings import Settings
 MASTER_TIMEOUT_SECONDS = 5
 
 
-def check_before_start(settings: Settings) -> str:
+def check_before_start(environment: RunEnvironment) -> str:
     """Make sure that jars, bucket and master are there.
 
     Returns:
@@ -26,9 +27,10 @@ def check_before_start(settings: Settings) -> str:
     Raises:
         dg.Failure: There is no usable Java, jar, bucket or master.
     """
+    settings = environment.settings
     java_home = _java_home(settings)
     check_jars(Path(settings.jars_dir))
-    check_bucket(settings)
+    check_bucket(settings, environment.s3)
     check_master(settings.spark_master, cluster_secret(settings))
     return java_home
 

@@ -18,6 +18,7 @@ from sparkpar_assets.resources.spark_configuration import launch_environment, sp
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 JVM_EXIT_SECONDS = 120
@@ -84,6 +85,7 @@ class OwnDriver:
     def end(self, *, in_order: bool) -> None:  # noqa: ARG002  # all of it ends, either way
         """Stop the application, and the JVM with it."""
         try:
+            end_updates(self.session.sparkContext)
             ask_apart(self.session.stop)
         finally:
             self._remove_jvm()
@@ -135,6 +137,17 @@ def ask_apart(call: Callable[[], object]) -> None:
     thread = threading.Thread(target=ask, name="spark-end", daemon=True)
     thread.start()
     thread.join(timeout=JVM_EXIT_SECONDS)
+
+
+def end_updates(context: "SparkContext") -> None:
+    """End PySpark's server of accumulators, which no work of the run uses any more; without a wait.
+
+    It looks every half second whether it shall end, and ``SparkContext.stop`` would wait for that.
+    """
+    server = context._accumulatorServer
+    if server is not None:
+        context._accumulatorServer = None  # type: ignore[assignment]
+        threading.Thread(target=server.shutdown, name="spark-updates-end", daemon=True).start()
 
 
 def stop_jvm() -> None:

@@ -35,6 +35,7 @@ from sparkpar_assets.resources.spark_configuration import (
 )
 from sparkpar_assets.resources.spark_driver import (
     ask_apart,
+    end_updates,
     kept_interrupt_handler,
     refuse_second_session,
 )
@@ -291,15 +292,13 @@ def _attach(port: int, secret: str) -> "SparkSession":
 
 def _detach(session: "SparkSession") -> None:
     """Forget the JVM, which goes on without this process."""
-    from pyspark import SparkContext, accumulators
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-    context = session.sparkContext
-    gateway, updates = SparkContext._gateway, context._accumulatorServer
+    gateway = SparkContext._gateway
+    end_updates(session.sparkContext)
     SparkContext._active_spark_context = None
     SparkContext._gateway = SparkContext._jvm = None
     SparkSession._instantiatedSession = None
-    assert isinstance(updates, accumulators.AccumulatorServer)  # noqa: S101  # for mypy
-    updates.shutdown()
     if gateway is not None:
         ask_apart(gateway.shutdown)  # the entrance that was opened for this run

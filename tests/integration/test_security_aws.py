@@ -138,7 +138,7 @@ def test_a_temporary_key_is_good_for_its_prefix_alone(aws: Aws) -> None:
     check_rights(load_settings(aws.settings | values))
     lost = load_settings(aws.settings | values | {"AWS_SESSION_TOKEN": "another"})
     with pytest.raises(dg.Failure, match="refused the AWS credentials"):
-        check_bucket(lost)
+        check_bucket(lost, s3_client(lost))
 
 
 @pytest.mark.slow
