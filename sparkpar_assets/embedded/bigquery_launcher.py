@@ -5,7 +5,6 @@
 
 import argparse
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import duckdb
 import duckdb_extensions
 import grpc
-import psutil
 import pyarrow as pa
 import uvicorn
 from bqemulator import cli
@@ -24,7 +22,7 @@ from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
 from grpc.aio import _server
 
-SESSION_SECONDS = 900
+from sparkpar_assets.embedded.bigquery_sessions import ContextOfReads, RecentSessions
 
 Asgi = Callable[[dict[str, Any], object, object], Awaitable[None]]
 """A server's application, as the ASGI specification has it."""
@@ -45,6 +43,7 @@ def main() -> None:
     serve_tls(credentials)
     read_session._serialise_arrow_schema = serialize_schema
     read_session._SESSIONS = RecentSessions()
+    copy_late()
     read_servicer._build_read_session_response = without_estimate
     jobs._execute_query_or_failed_meta = into_destination  # type: ignore[assignment]
     cli.main(emulator_arguments)
@@ -104,6 +103,16 @@ def separate_threads() -> None:
     DuckDBEngine.connection = property(connection)  # type: ignore[assignment, method-assign]
 
 
+def copy_late() -> None:
+    """Begin read sessions of large tables without a copy of their rows."""
+    begin = read_servicer.BigQueryReadHandler.__init__
+
+    def begin_with_ours(handler: read_servicer.BigQueryReadHandler, context: object) -> None:
+        begin(handler, ContextOfReads(context))  # type: ignore[arg-type]
+
+    read_servicer.BigQueryReadHandler.__init__ = begin_with_ours  # type: ignore[assignment, method-assign]
+
+
 def serialize_schema(schema: pa.Schema) -> bytes:
     """The schema message alone.
 
@@ -153,41 +162,6 @@ def serve_tls(credentials: grpc.ServerCredentials) -> None:
         return int(port)
 
     _server.Server.add_insecure_port = add_secure_port
-
-
-class RecentSessions(dict[str, read_session.ReadSessionState]):
-    """Read sessions, each with its rows, until nobody has asked for one in a quarter of an hour.
-
-    bqemulator keeps them for ever: a server that stays up would end with all memory taken. So would
-    one that is asked for large tables again and again: of sessions that take more than their share,
-    those go first that were asked for longest ago.
-    """
-
-    def __init__(self, most_bytes: int | None = None) -> None:
-        """Keep none yet.
-
-        Args:
-            most_bytes: What the rows of all may take, but for the newest; half of the machine's
-                memory by default.
-        """
-        super().__init__()
-        self._most_bytes = most_bytes or psutil.virtual_memory().total // 2
-        self._used: dict[str, float] = {}
-
-    def __setitem__(self, name: str, session: read_session.ReadSessionState) -> None:
-        self._used[name] = now = time.monotonic()
-        super().__setitem__(name, session)
-        taken = sum(kept.table.nbytes for kept in self.values())
-        for old, used in sorted(self._used.items(), key=lambda item: item[1])[:-1]:
-            if now - used > SESSION_SECONDS or taken > self._most_bytes:
-                taken -= self.pop(old).table.nbytes
-                del self._used[old]
-
-    def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
-        """The session of a name, which is in use then."""
-        if name in self._used:
-            self._used[name] = time.monotonic()
-        return super().get(name, default)
 
 
 if __name__ == "__main__":

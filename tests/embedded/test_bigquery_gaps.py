@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -15,11 +17,16 @@ from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
 
 from sparkpar_assets.embedded.bigquery_launcher import (
-    RecentSessions,
     install_spatial,
     separate_threads,
     serialize_schema,
     without_estimate,
+)
+from sparkpar_assets.embedded.bigquery_sessions import (
+    LARGE_ROWS,
+    ContextOfReads,
+    LateRows,
+    RecentSessions,
 )
 
 SCHEMA = pa.schema([("fare", pa.decimal128(38, 9))])
@@ -124,3 +131,89 @@ def test_a_request_in_a_thread_takes_no_rows_of_others(
     separate_threads()
     for _ in range(2):
         assert count_while_a_thread_looks(engine) == ((41,), [("UTC", 40)])
+
+
+def test_bqemulator_still_copies_the_rows_before_it_answers() -> None:
+    source = inspect.getsource(read_servicer.BigQueryReadHandler._handle_create_read_session)
+    assert source.index("engine.fetch_arrow(") < source.index("state = create_read_session(")
+
+
+LARGE = f"""
+    SELECT i::BIGINT AS number, i::DECIMAL(38, 9) AS fare, i::VARCHAR AS name,
+        '{{"at": 1}}'::JSON AS place, i % 2 = 0 AS even
+    FROM range({LARGE_ROWS + 7}) AS rows(i)"""
+QUERY = "SELECT * FROM large WHERE number > 2"
+"""All but three rows of it."""
+
+
+def begin_large(engine: DuckDBEngine, query: str = QUERY) -> tuple[pa.Table | LateRows, pa.Table]:
+    """What a read session is made of, and what bqemulator would make it of."""
+    engine.execute(f"CREATE OR REPLACE TABLE large AS {LARGE}")
+    context = ContextOfReads(SimpleNamespace(engine=engine))
+    return context.engine.fetch_arrow(query), engine.fetch_arrow(query)
+
+
+def test_of_a_large_table_a_session_begins_without_a_copy(engine: DuckDBEngine) -> None:
+    late, theirs = begin_large(engine)
+    assert isinstance(late, LateRows)
+    session = read_session.create_read_session("project", "table", late, 8)
+    assert late._table is None
+    same = read_session.create_read_session("project", "table", theirs, 8)
+    assert [(one.start_row, one.end_row) for one in session.streams] == [
+        (one.start_row, one.end_row) for one in same.streams
+    ]
+    assert session.arrow_schema_bytes == same.arrow_schema_bytes
+    assert late.schema.equals(theirs.schema, check_metadata=True)
+    assert 0 < late.nbytes <= theirs.nbytes
+    for stream in (same.streams[-1], same.streams[0]):
+        rows = late.slice(stream.start_row, stream.end_row - stream.start_row)
+        assert rows.equals(theirs.slice(stream.start_row, stream.end_row - stream.start_row))
+    assert late.nbytes == theirs.nbytes
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM large", "CREATE OR REPLACE TABLE large(x INT)"])
+def test_a_late_copy_is_of_the_moment_at_which_the_session_began(
+    engine: DuckDBEngine, change: str
+) -> None:
+    late, theirs = begin_large(engine)
+    engine.execute(change)
+    assert late.slice(0, len(theirs)).equals(theirs)
+
+
+def test_all_streams_of_a_session_share_one_late_copy(
+    engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, theirs = begin_large(engine)
+    copy, copied = LateRows._query, list[str]()
+
+    def note(rows: LateRows, sql: str) -> pa.Table:
+        copied.append(sql)
+        return copy(rows, sql)
+
+    monkeypatch.setattr(LateRows, "_query", note)
+    starts = range(0, len(theirs), len(theirs) // 8)
+    with ThreadPoolExecutor(8) as pool:
+        slices = list(pool.map(lambda start: late.slice(start, 10), starts))
+    assert slices == [theirs.slice(start, 10) for start in starts]
+    assert copied == [QUERY]
+
+
+@pytest.mark.parametrize(
+    ("query", "columns"), [("SELECT * FROM trips", ["range"]), ("SELECT 1 AS x WHERE 1 = 0", ["x"])]
+)
+def test_of_a_small_table_a_session_has_its_rows_from_the_start(
+    engine: DuckDBEngine, query: str, columns: list[str]
+) -> None:
+    rows, theirs = begin_large(engine, query)
+    assert isinstance(rows, pa.Table)
+    assert rows.equals(theirs)
+    assert rows.schema.equals(theirs.schema, check_metadata=True)
+    assert rows.column_names == columns
+
+
+def test_columns_that_were_not_queried_alone_are_taken_from_the_copy(engine: DuckDBEngine) -> None:
+    late, theirs = begin_large(engine)
+    assert late.select(late.column_names) is late
+    assert (
+        late.select(["fare", "number"]).slice(3, 2).equals(theirs.select(["fare", "number"])[3:5])
+    )
