@@ -1,7 +1,7 @@
 """Times the platform beside what one would use instead, on an embedded stack of its own.
 
 ``./run.sh bench``. What is left out: five rounds of one and of five real years, and of 2 and 10
-million synthetic rows, with all contenders; some 40 minutes on a quiet machine of two cores.
+million synthetic rows, with all contenders; some two hours on a quiet machine of two cores.
 """
 
 import argparse
@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="one round of one real year, in some minutes")
     add("--rounds", type=_positive, help="how often each contender works")
+    add("--rounds-of-years", type=_positive, help="the same, of several real years in one run")
+    add("--rounds-of-rows", type=_positive, help="the same, of synthetic years")
     add("--sizes", type=_list_of(_size), help="sample (the real trips), 2m, 10m, 40m, …")
     add("--years", type=_list_of(_positive), help="how many of the real years in one run: 1,2,5,10")
     add("--workers", type=_list_of(_positive), help="of Spark's, for the platform: 1,2")

@@ -17,6 +17,10 @@ from sparkpar_assets.embedded.errors import EmbeddedError
 from sparkpar_assets.embedded.testing import EmbeddedStack
 from tests.integration.workbench import Workbench, new_workbench
 
+RUNS_BEFORE, LONG_RUNS_BEFORE = 5, 3
+"""Runs of a warm driver that are not timed: until then they get faster, since Java compiles what it
+runs most. One of millions of rows tells it more than one of a real year."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -25,11 +29,13 @@ class Plan:
     Attributes:
         command: How it was asked for, to be shown with the results.
         output: The folder of the results.
-        rounds: How often each contender works.
+        rounds: How often each contender works, on one real year and where nothing else is said.
         sizes: As in a ``Workload``.
         years: How many of the real years there are in one run.
         workers: How many of Spark's workers the platform may use.
         contenders: Those that take part, where they can.
+        rounds_of_years: The rounds on several real years in one run; None as with one.
+        rounds_of_rows: The rounds on synthetic years; None as with a real one.
     """
 
     command: str
@@ -39,6 +45,14 @@ class Plan:
     years: Sequence[int] = (1, 5)
     workers: Sequence[int] = (2,)
     contenders: Sequence[Contender] = CONTENDERS
+    rounds_of_years: int | None = None
+    rounds_of_rows: int | None = None
+
+    def rounds_for(self, workload: Workload) -> int:
+        """How often each contender does a workload."""
+        if workload.rows:
+            return self.rounds_of_rows or self.rounds
+        return (self.rounds_of_years if workload.years > 1 else None) or self.rounds
 
     def workloads(self, size: str) -> list[Workload]:
         """The real trips by years, synthetic ones in one year.
@@ -71,7 +85,8 @@ def benchmark(stack: EmbeddedStack, plan: Plan) -> Report:
     for size in plan.sizes:
         print(f"==> Loading {size}", flush=True)
         with new_workbench(stack, f"bench_{size}") as bench:
-            _measure(Arena(bench, workers), plan, plan.workloads(size), report)
+            arena = Arena(bench, workers, RUNS_BEFORE if size == SAMPLE else LONG_RUNS_BEFORE)
+            _measure(arena, plan, plan.workloads(size), report)
         report.loads.append(load())
         report.write(plan.output)
     return report
@@ -83,9 +98,12 @@ def _measure(arena: Arena, plan: Plan, workloads: Sequence[Workload], report: Re
     files = load_tables(arena.bench, size, max(workload.years for workload in workloads))
     answers = {year: answer_of(file) for year, file in files.items()}
     contenders = list(_present(arena, plan, report))
-    for number in range(plan.rounds):
+    for number in range(max(plan.rounds_for(workload) for workload in workloads)):
         for workload in workloads:
-            print(f"==> Round {number + 1} of {plan.rounds}: {workload}", flush=True)
+            rounds = plan.rounds_for(workload)
+            if number >= rounds:
+                continue
+            print(f"==> Round {number + 1} of {rounds}: {workload}", flush=True)
             for contender in _in_turn(contenders, number, workload):
                 measured = contender.measure(arena, workload)
                 _compare(arena, contender, workload, answers)

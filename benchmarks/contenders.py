@@ -32,7 +32,6 @@ HERE = Path(__file__).parent
 COMMAND_SECONDS = 3600
 """The most that one command may take."""
 POLL_SECONDS = 0.05
-RUNS_BEFORE = 3
 PHASES = {
     "seconds_waiting": "Dagster: queue, start of run and step",
     "seconds_starting_spark": "Spark's session",
@@ -51,10 +50,12 @@ class Arena:
     Attributes:
         bench: The tables of one size, and an S3 prefix.
         servers: Ids of the processes whose children do a contender's work: Spark's workers.
+        runs_before: Runs of a warm driver that are not timed.
     """
 
     bench: Workbench
     servers: list[int]
+    runs_before: int
 
     def run(self, sampler: MemorySampler, *command: str) -> None:
         """Run a command to its end.
@@ -291,7 +292,7 @@ def warm_driver(arena: Arena) -> Iterator[list[int]]:
     """Keep a warm driver while the block lasts, and its executors; gives its processes' ids.
 
     Not longer: a classic application would find fewer free cores. Its first runs are not timed:
-    the very first is none of a warm driver's, and Java compiles what it runs most until the third.
+    the very first is none of a warm driver's.
     """
     folder = arena.bench.stack.stack.state.warm_driver
     arena.bench.configure(
@@ -299,7 +300,7 @@ def warm_driver(arena: Arena) -> Iterator[list[int]]:
         SPARK_EXECUTOR_JAVA_OPTIONS=arena.bench.stack.env["SPARK_EXECUTOR_JAVA_OPTIONS"],
     )
     try:
-        for _ in range(RUNS_BEFORE):
+        for _ in range(arena.runs_before):
             arena.run(MemorySampler([]), *_materialize(arena, [FIRST_YEAR]))
         yield [pid] if (pid := Folder(folder).pid()) else []
     finally:
