@@ -41,6 +41,8 @@ PHASES = {
 }
 """What a materialization's metadata tell."""
 READING = PHASES["seconds_reading_and_aggregating"]
+AFTERWARDS = ("Dagster: events, end of step and run", "end of the process")
+"""The phases in which the result is published already."""
 
 
 @dataclass
@@ -396,10 +398,9 @@ def phases_of_last_run(
         of_years = [float(str(one[name].value)) for one in told if name in one]
         is_per_year = name in ("seconds_validating", "seconds_publishing")
         phases[title] = sum(of_years) if is_per_year else max(of_years, default=0.0)
-    phases["Dagster: events, end of step and run"] = (
-        finished - created - sum(list(phases.values())[1:])
-    )
-    phases["end of the process"] = ended - finished
+    in_dagster, in_python = AFTERWARDS
+    phases[in_dagster] = finished - created - sum(list(phases.values())[1:])
+    phases[in_python] = ended - finished
     return phases
 
 

@@ -1,7 +1,7 @@
 """What was measured, and its medians and ratios."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.workloads import Workload
@@ -43,6 +43,15 @@ class Measurements:
     def seconds(self, contender: str, workload: Workload) -> list[float]:
         """The seconds of each round; nothing where it was not measured."""
         return [one.seconds for one in self.of.get((contender, workload), [])]
+
+    def seconds_before(
+        self, contender: str, workload: Workload, phases: Sequence[str]
+    ) -> list[float]:
+        """The seconds of each round without those of its last phases."""
+        return [
+            one.seconds - sum(one.phases.get(phase, 0.0) for phase in phases)
+            for one in self.of.get((contender, workload), [])
+        ]
 
     def phase(self, contender: str, workload: Workload, phase: str) -> list[float]:
         """The seconds that a phase took, in each round that tells."""

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.answers import Answer, Group, answer_of
 from benchmarks.benchmark import Plan
-from benchmarks.contenders import CONTENDERS, READING
+from benchmarks.contenders import AFTERWARDS, CONTENDERS, READING
 from benchmarks.goals import LIST_DEFS, goals
 from benchmarks.measurements import Measurement, Measurements, ratio
 from benchmarks.memory import DRIVER, EXECUTOR, RUN, role_of
@@ -52,6 +52,24 @@ def test_a_ratio_is_the_median_of_the_ratios_of_each_round() -> None:
 def test_a_time_is_shown_with_its_spread() -> None:
     assert spread([3.0]) == "3.00"
     assert spread([5.0, 1.0, 2.25]) == "2.25 (1.00 to 5.00)"
+
+
+def test_what_follows_the_publication_is_not_before_it() -> None:
+    of = measured(script=10)
+    of.add(
+        "warm", YEAR, Measurement(2, phases={READING: 1.2, AFTERWARDS[0]: 0.5, AFTERWARDS[1]: 0.2})
+    )
+    (warm,) = (
+        goal for goal in goals(of) if goal.what.startswith("warm, one sample year, from command")
+    )
+    assert (warm.found, warm.met) == ("0.13", True)
+
+
+def test_long_workloads_can_be_done_in_fewer_rounds(tmp_path: Path) -> None:
+    fewer = Plan("./run.sh bench", tmp_path, 4, rounds_of_years=2, rounds_of_rows=3)
+    assert [fewer.rounds_for(workload) for workload in (YEAR, FIVE, LARGE)] == [4, 2, 3]
+    same = Plan("./run.sh bench", tmp_path, 4)
+    assert [same.rounds_for(workload) for workload in (YEAR, FIVE, LARGE)] == [4, 4, 4]
 
 
 def test_goals_are_met_missed_or_not_measured() -> None:
