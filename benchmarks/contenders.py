@@ -116,8 +116,6 @@ class Contender(ABC):
             S3_PREFIX=f"{arena.bench.name}/{self.name}",
             SPARK_CORES_MAX=str(workload.workers),
             SPARK_WARM_DRIVER="",
-            # As the stack has it without a warm driver: executors of one run, quick to start.
-            SPARK_EXECUTOR_JAVA_OPTIONS=arena.bench.stack.env["SPARK_DRIVER_JAVA_OPTIONS"],
             # Where a shell sets it, the platform's own code would be compiled at each start.
             PYTHONDONTWRITEBYTECODE="",
         )
@@ -297,10 +295,7 @@ def warm_driver(arena: Arena) -> Iterator[list[int]]:
     the very first is none of a warm driver's.
     """
     folder = arena.bench.stack.stack.state.warm_driver
-    arena.bench.configure(
-        SPARK_WARM_DRIVER=str(folder),
-        SPARK_EXECUTOR_JAVA_OPTIONS=arena.bench.stack.env["SPARK_EXECUTOR_JAVA_OPTIONS"],
-    )
+    arena.bench.configure(SPARK_WARM_DRIVER=str(folder))
     try:
         for _ in range(arena.runs_before):
             arena.run(MemorySampler([]), *_materialize(arena, [FIRST_YEAR]))

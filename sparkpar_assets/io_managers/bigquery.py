@@ -114,7 +114,8 @@ class BigQueryYears(dg.ConfigurableIOManager):
         context.log.info(describe(plan.estimates))
         if plan.why_refused:
             raise _too_much(plan)
-        session = retrying(lambda: self.spark.session, context.log, under_way=False)
+        rows = total(plan.estimates.values()).rows
+        session = retrying(lambda: self.spark.session_for(rows), context.log, under_way=False)
         # Each table alone: the connector asks BigQuery for its metadata once, whatever the answer.
         frames = [
             retrying(

@@ -50,6 +50,7 @@ class Spark(dg.ConfigurableResource[object]):
     _session_seconds: float = PrivateAttr(default=0.0)
     _session_since: float = PrivateAttr(default=0.0)
     _is_in_order: bool = PrivateAttr(default=True)
+    _rows: int | None = PrivateAttr(default=None)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Spark"]:
@@ -69,6 +70,19 @@ class Spark(dg.ConfigurableResource[object]):
             dg.Failure: There is no usable Java, jar, bucket or master.
         """
         return self._used_driver().session
+
+    def session_for(self, rows: int | None) -> "SparkSession":
+        """The run's session; if this is the first use, it starts with executors for so many rows.
+
+        Args:
+            rows: How many the run is going to read; None if that is not known.
+
+        Raises:
+            dg.Failure: There is no usable Java, jar, bucket or master.
+        """
+        if self._driver is None:
+            self._rows = rows
+        return self.session
 
     @property
     def is_warm(self) -> bool:
@@ -158,7 +172,7 @@ class Spark(dg.ConfigurableResource[object]):
         java_home = check_before_start(self.environment)
         self._is_in_order = True
         return borrow(settings, self._run_id, java_home) or OwnDriver(
-            settings, self._application, java_home
+            settings, self._application, java_home, self._rows
         )
 
     def _stop(self) -> None:

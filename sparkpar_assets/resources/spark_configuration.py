@@ -24,12 +24,27 @@ SQL_SEMANTICS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
 }
 """What the transforms count on."""
+FEW_ROWS = 4_000_000
+"""Below it a run is over before Java's second compiler has paid, which compiles what runs most once
+more: on two cores it takes some 5 s, and saves over a second of each million rows (measured, see
+benchmarks/NOTES.md)."""
+FIRST_COMPILER_ALONE = "-XX:TieredStopAtLevel=1"
 SHUFFLE_CORES = 8
 """Assumed where a run takes what is free: the counts by fare are small even for all years."""
 
 
-def spark_properties(settings: Settings, application: str, scratch: Path) -> dict[str, str]:
-    """The session's configuration, without secrets: PySpark puts it on the JVM's command line."""
+def spark_properties(
+    settings: Settings, application: str, scratch: Path, rows: int | None = None
+) -> dict[str, str]:
+    """The session's configuration, without secrets: PySpark puts it on the JVM's command line.
+
+    Args:
+        settings: Those of the run.
+        application: The application's name.
+        scratch: The folder of what is gone with the run.
+        rows: How many the application reads in all; None if that is not known, or no end of it.
+    """
+    is_short = rows is not None and rows < FEW_ROWS
     class_path = f"{settings.jars_dir}/*"
     trust = _trust_store_options(settings)
     values = {
@@ -53,7 +68,12 @@ def spark_properties(settings: Settings, application: str, scratch: Path) -> dic
         "spark.executor.extraClassPath": class_path,
         "spark.executor.extraJavaOptions": " ".join(
             # An executor's working folder is the application's own, on every kind of cluster.
-            [f"-D{SCRATCH_PROPERTY}=.", *trust, settings.spark_executor_java_options]
+            [
+                f"-D{SCRATCH_PROPERTY}=.",
+                *trust,
+                *([FIRST_COMPILER_ALONE] if is_short else []),
+                settings.spark_executor_java_options,  # the last one has the say
+            ]
         ),
         "spark.cores.max": settings.spark_cores_max and str(settings.spark_cores_max),
         "spark.eventLog.enabled": "true" if settings.spark_event_log_dir else None,

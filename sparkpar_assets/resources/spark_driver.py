@@ -46,6 +46,7 @@ class OwnDriver:
         settings: Those of the run.
         application: The application's name, as Spark's pages show it.
         java_home: The Java to use.
+        rows: How many rows it is to read in all; None if that is not known, or no end of it.
 
     Raises:
         dg.Failure: Spark does not start.
@@ -53,18 +54,22 @@ class OwnDriver:
 
     is_warm = False
 
-    def __init__(self, settings: Settings, application: str, java_home: str) -> None:
+    def __init__(
+        self, settings: Settings, application: str, java_home: str, rows: int | None = None
+    ) -> None:
         refuse_second_session()
         remove_dead_scratch()
         self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
         self._scratch_lock = hold_scratch(self._scratch)
         try:
-            self.session = self._start(settings, application, java_home)
+            self.session = self._start(settings, application, java_home, rows)
         except BaseException:
             self._remove_jvm()
             raise
 
-    def _start(self, settings: Settings, application: str, java_home: str) -> "SparkSession":
+    def _start(
+        self, settings: Settings, application: str, java_home: str, rows: int | None
+    ) -> "SparkSession":
         from dagster_pyspark import LazyPySparkResource
         from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
@@ -72,7 +77,7 @@ class OwnDriver:
         try:
             with kept_interrupt_handler(), launch_environment(settings, java_home, self._scratch):
                 session: SparkSession = LazyPySparkResource(
-                    spark_config=spark_properties(settings, application, self._scratch)
+                    spark_config=spark_properties(settings, application, self._scratch, rows)
                 ).spark_session
         except (Py4JError, PySparkException, OSError) as error:
             raise dg.Failure(

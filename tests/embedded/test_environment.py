@@ -91,14 +91,16 @@ def test_runs_share_a_warm_driver_here_unless_the_user_wants_none(
     folder = str(config.state.warm_driver)
     values = environment.platform_values(config)
     assert values["SPARK_WARM_DRIVER"] == folder
-    assert "TieredStopAtLevel" in values["SPARK_DRIVER_JAVA_OPTIONS"]
-    assert "TieredStopAtLevel" not in values["SPARK_EXECUTOR_JAVA_OPTIONS"]
     in_containers = dataclasses.replace(config, hosts={"s3": "s3"})
     assert environment.platform_values(in_containers)["SPARK_WARM_DRIVER"] == ""
     monkeypatch.setenv("SPARK_WARM_DRIVER", "")
+    assert environment.platform_values(config)["SPARK_WARM_DRIVER"] == ""
+
+
+def test_the_driver_starts_quickly_and_executors_as_a_run_has_it(config: StackConfig) -> None:
     values = environment.platform_values(config)
-    assert values["SPARK_WARM_DRIVER"] == ""
-    assert "TieredStopAtLevel" in values["SPARK_EXECUTOR_JAVA_OPTIONS"]
+    assert "TieredStopAtLevel" in values["SPARK_DRIVER_JAVA_OPTIONS"]
+    assert "TieredStopAtLevel" not in values["SPARK_EXECUTOR_JAVA_OPTIONS"]
 
 
 def test_the_run_that_records_classes_has_a_driver_of_its_own(

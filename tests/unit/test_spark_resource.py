@@ -16,7 +16,12 @@ from sparkpar_assets.project import PROJECT_ROOT
 from sparkpar_assets.resources.scratch import SCRATCH_PREFIX, remove_dead_scratch
 from sparkpar_assets.resources.spark import _describe_progress
 from sparkpar_assets.resources.spark_checks import check_jars, check_master
-from sparkpar_assets.resources.spark_configuration import launch_environment, spark_properties
+from sparkpar_assets.resources.spark_configuration import (
+    FEW_ROWS,
+    FIRST_COMPILER_ALONE,
+    launch_environment,
+    spark_properties,
+)
 from sparkpar_assets.resources.spark_losses import LostExecutors, explained_losses
 from sparkpar_assets.resources.spark_security import AUTHENTICATION
 from sparkpar_assets.settings import load_settings
@@ -109,6 +114,19 @@ def test_a_trust_store_in_a_folder_with_a_space_is_one_option(tmp_path: Path) ->
     settings = load_settings({"TLS_TRUST_STORE": "/a b/trust.p12"})
     options = spark_properties(settings, "application", tmp_path)["spark.executor.extraJavaOptions"]
     assert '"-Djavax.net.ssl.trustStore=/a b/trust.p12"' in options
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_short"), [(0, True), (FEW_ROWS - 1, True), (FEW_ROWS, False), (None, False)]
+)
+def test_executors_of_few_rows_have_the_first_compiler_alone_unless_the_user_wants_both(
+    tmp_path: Path, rows: int | None, is_short: bool
+) -> None:
+    settings = load_settings({"SPARK_EXECUTOR_JAVA_OPTIONS": "-XX:TieredStopAtLevel=4"})
+    configuration = spark_properties(settings, "application", tmp_path, rows)
+    *first, last = configuration["spark.executor.extraJavaOptions"].split()
+    assert (FIRST_COMPILER_ALONE in first) == is_short
+    assert last == "-XX:TieredStopAtLevel=4"  # of one option given twice Java takes the last
 
 
 def test_any_of_several_masters_may_answer() -> None:
