@@ -6,6 +6,7 @@
 import argparse
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import grpc
 import pyarrow as pa
 import uvicorn
 from bqemulator import cli
+from bqemulator.api.dependencies import AppContext
 from bqemulator.api.routes import jobs
 from bqemulator.grpc_api import read_servicer
 from bqemulator.storage.engine import DuckDBEngine
@@ -22,7 +24,7 @@ from bqemulator.streaming import read_session
 from google.cloud.bigquery_storage_v1 import types
 from grpc.aio import _server
 
-from sparkpar_assets.embedded.bigquery_sessions import ContextOfReads, RecentSessions
+from sparkpar_assets.embedded.bigquery_sessions import LateCopies, RecentSessions
 
 Asgi = Callable[[dict[str, Any], object, object], Awaitable[None]]
 """A server's application, as the ASGI specification has it."""
@@ -107,10 +109,11 @@ def copy_late() -> None:
     """Begin read sessions of large tables without a copy of their rows."""
     begin = read_servicer.BigQueryReadHandler.__init__
 
-    def begin_with_ours(handler: read_servicer.BigQueryReadHandler, context: object) -> None:
-        begin(handler, ContextOfReads(context))  # type: ignore[arg-type]
+    def begin_with_ours(handler: read_servicer.BigQueryReadHandler, context: AppContext) -> None:
+        late = LateCopies(context.engine)
+        begin(handler, replace(context, engine=late))  # type: ignore[arg-type]  # has what it uses
 
-    read_servicer.BigQueryReadHandler.__init__ = begin_with_ours  # type: ignore[assignment, method-assign]
+    read_servicer.BigQueryReadHandler.__init__ = begin_with_ours  # type: ignore[assignment, method-assign]  # there is no other way in
 
 
 def serialize_schema(schema: pa.Schema) -> bytes:

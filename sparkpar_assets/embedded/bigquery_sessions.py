@@ -2,7 +2,6 @@
 
 import threading
 import time
-from typing import Any
 
 import duckdb
 import psutil
@@ -50,31 +49,19 @@ class RecentSessions(dict[str, read_session.ReadSessionState]):
         return super().get(name, default)
 
 
-class ContextOfReads:
-    """What bqemulator's handler of reads works with; its engine copies large tables late."""
-
-    def __init__(self, context: Any) -> None:  # noqa: ANN401  # bqemulator's AppContext
-        self._context = context
-        self.engine = LateCopies(context)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._context, name)
-
-
 class LateCopies:
-    """Gives the rows that a read session is made of.
+    """The engine of bqemulator's handler of reads: gives the rows that a session is made of.
 
     bqemulator copies them before it answers: ten seconds for 40 million rows of four columns, also
     where the session was begun for its estimate alone. BigQuery answers in a moment.
     """
 
-    def __init__(self, context: Any) -> None:  # noqa: ANN401  # bqemulator's AppContext
-        self._context = context
+    def __init__(self, engine: DuckDBEngine) -> None:
+        self._engine = engine
 
     def fetch_arrow(self, sql: str) -> "pa.Table | LateRows":
         """The rows of a query, as they are now."""
-        engine: DuckDBEngine = self._context.engine
-        snapshot = engine.connection.cursor()
+        snapshot = self._engine.connection.cursor()
         snapshot.execute("SET TimeZone = 'UTC'")  # as bqemulator's own: BigQuery's
         snapshot.execute("BEGIN TRANSACTION READ ONLY")
         (rows,) = snapshot.execute(f"SELECT count(*) FROM ({sql})").fetchone() or (0,)  # noqa: S608  # its own query
@@ -91,14 +78,21 @@ class LateRows:
         snapshot: A connection in a transaction, which sees the rows; it is this object's alone.
         sql: The query.
         rows: How many there are.
+
+    Attributes:
+        num_rows: How many there are.
+        schema: Their schema, which takes no copy.
+        column_names: Their columns' names.
     """
 
     def __init__(self, snapshot: duckdb.DuckDBPyConnection, sql: str, rows: int) -> None:
-        self.num_rows = rows
         self._snapshot = snapshot
         self._sql = sql
         self._lock = threading.Lock()
         self._table: pa.Table | None = None
+        self.num_rows = rows
+        self.schema: pa.Schema = self._query(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608  # bqemulator's query
+        self.column_names: list[str] = self.schema.names
 
     @property
     def table(self) -> pa.Table:
@@ -110,25 +104,10 @@ class LateRows:
             return self._table
 
     @property
-    def schema(self) -> pa.Schema:
-        """Their schema, which takes no copy."""
-        with self._lock:
-            if self._table is None:
-                return self._query(f"SELECT * FROM ({self._sql}) LIMIT 0").schema  # noqa: S608  # bqemulator's query
-            return self._table.schema
-
-    @property
-    def column_names(self) -> list[str]:
-        """Their columns' names."""
-        names: list[str] = self.schema.names
-        return names
-
-    @property
     def nbytes(self) -> int:
-        """What they take at least: a column whose width differs by row counts as its offsets."""
-        with self._lock:
-            if self._table is not None:
-                return int(self._table.nbytes)
+        """What they take; before the copy, at least: text, say, counts as its offsets."""
+        if self._table is not None:
+            return int(self._table.nbytes)
         return self.num_rows * sum(_least_width(field.type) for field in self.schema) // 8
 
     def select(self, names: list[str]) -> "pa.Table | LateRows":

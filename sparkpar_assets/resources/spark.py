@@ -80,8 +80,7 @@ class Spark(dg.ConfigurableResource[object]):
         Raises:
             dg.Failure: There is no usable Java, jar, bucket or master.
         """
-        if self._driver is None:
-            self._rows = rows
+        self._rows = rows
         return self.session
 
     @property

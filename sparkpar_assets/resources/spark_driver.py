@@ -151,7 +151,7 @@ def end_updates(context: "SparkContext") -> None:
     """
     server = context._accumulatorServer
     if server is not None:
-        context._accumulatorServer = None  # type: ignore[assignment]
+        context._accumulatorServer = None  # type: ignore[assignment]  # as SparkContext.stop does
         threading.Thread(target=server.shutdown, name="spark-updates-end", daemon=True).start()
 
 

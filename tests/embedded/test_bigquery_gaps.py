@@ -5,7 +5,6 @@ import inspect
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -24,7 +23,7 @@ from sparkpar_assets.embedded.bigquery_launcher import (
 )
 from sparkpar_assets.embedded.bigquery_sessions import (
     LARGE_ROWS,
-    ContextOfReads,
+    LateCopies,
     LateRows,
     RecentSessions,
 )
@@ -149,8 +148,7 @@ QUERY = "SELECT * FROM large WHERE number > 2"
 def begin_large(engine: DuckDBEngine, query: str = QUERY) -> tuple[pa.Table | LateRows, pa.Table]:
     """What a read session is made of, and what bqemulator would make it of."""
     engine.execute(f"CREATE OR REPLACE TABLE large AS {LARGE}")
-    context = ContextOfReads(SimpleNamespace(engine=engine))
-    return context.engine.fetch_arrow(query), engine.fetch_arrow(query)
+    return LateCopies(engine).fetch_arrow(query), engine.fetch_arrow(query)
 
 
 def test_of_a_large_table_a_session_begins_without_a_copy(engine: DuckDBEngine) -> None:
