@@ -86,7 +86,7 @@ def versions_table(published: PublishedVersions, totals: Sequence[str]) -> str:
         [
             published.short(version.name),
             _readable_time(version.published_at),
-            version.run_id[:8],
+            version.run_id[:8].rstrip("-"),  # "unknown" of what no run has put there
             version.noted.get("source-version") or MISSING,
             version.noted.get("code-version") or MISSING,
             figure(None if version.rows is None else version.rows.num_rows),

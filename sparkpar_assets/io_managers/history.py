@@ -175,7 +175,7 @@ def _read(dataset: PublishedDataset, key: str, name: str | None = None) -> Versi
         return None
     noted = answer["Metadata"]
     return Version(
-        name=name or version_name(noted, answer["LastModified"]),
+        name=name or version_name(noted, answer["LastModified"], answer["ETag"]),
         noted=noted,
         rows=_rows(answer["Body"].read()),
         is_current=name is None,

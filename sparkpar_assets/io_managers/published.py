@@ -197,7 +197,7 @@ class PublishedDataset:
         from botocore.exceptions import ClientError
 
         archived = self.history_key(
-            year, version_name(current["Metadata"], current["LastModified"])
+            year, version_name(current["Metadata"], current["LastModified"], current["ETag"])
         )
         try:
             if not self._has(archived):
@@ -259,15 +259,20 @@ def publication_time() -> str:
     return datetime.now(UTC).strftime(TIME_FORMAT)
 
 
-def version_name(metadata: Mapping[str, str], modified: datetime | None = None) -> str:
+def version_name(
+    metadata: Mapping[str, str], modified: datetime | None = None, etag: str = ""
+) -> str:
     """Name of a version, ``<time>-<run id>``, from what was noted with its object.
 
     Args:
         metadata: What was noted.
         modified: The time of an object with which none was noted: somebody else has put it there.
+        etag: That object's ETag. S3 tells times by the second: it tells two of one second apart.
     """
     written = modified.astimezone(UTC).strftime(TIME_FORMAT) if modified else "unknown"
-    return f"{metadata.get('published-at', written)}-{metadata.get('run-id', 'unknown')}"
+    tag = etag.strip('"')[:8]
+    run = f"unknown-{tag}" if tag else "unknown"
+    return f"{metadata.get('published-at', written)}-{metadata.get('run-id', run)}"
 
 
 def read_object(client: "S3Client", bucket: str, key: str) -> "pa.Table":
