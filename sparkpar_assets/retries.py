@@ -146,12 +146,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _cause_of_one(error: BaseException) -> Cause | None:
     """What one error says by itself; None if nothing."""
-    from py4j.protocol import Py4JJavaError, Py4JNetworkError
+    from py4j.protocol import Py4JJavaError
 
     if isinstance(error, Py4JJavaError):
         return _of_java(str(error))
-    if isinstance(error, Py4JNetworkError | dg.RetryRequested):
-        return Cause.PERMANENT  # The session is gone with its JVM; the other is Dagster's to heed.
+    if isinstance(error, dg.RetryRequested):
+        return Cause.PERMANENT  # Dagster begins the step again.
     if isinstance(error, dg.Failure):
         return None if error.allow_retries else Cause.PERMANENT
     return _of_aws(error) or _of_google(error) or _of_http(error)

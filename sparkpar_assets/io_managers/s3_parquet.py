@@ -37,7 +37,7 @@ from sparkpar_assets.metadata import SCHEMA_KEY, same_columns, table_schema
 from sparkpar_assets.resources.environment import RunEnvironment
 from sparkpar_assets.resources.s3 import explained_errors
 from sparkpar_assets.resources.spark import Spark, explained_data_errors
-from sparkpar_assets.resources.spark_losses import explained_losses, is_driver_lost
+from sparkpar_assets.resources.spark_losses import DRIVER_LOST, WarmDriverLost, explained_losses
 from sparkpar_assets.retries import retrying
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
 
         Raises:
             dg.Failure: A year was not published; the message names it, with the reason.
-            dg.RetryRequested: The source changed while it was read, or a warm driver ended, which
-                may have been for the sake of another run.
+            dg.RetryRequested: The source changed while it was read.
+            WarmDriverLost: The warm driver ended before a year was published.
         """
         run = _Run(self, context, obj)
         try:
@@ -100,10 +100,8 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         except BaseException as error:
             # Dagster's events follow S3, also where a run is cancelled between two years.
             run.log_events_of_published()
-            if is_driver_lost(error) and self.spark.is_warm and not run.published:
-                context.log.warning("The warm driver has ended: the run goes on with another.")
-                self.spark.lose()
-                raise dg.RetryRequested(max_retries=1) from error
+            if isinstance(error, WarmDriverLost) and run.published:
+                raise dg.Failure(DRIVER_LOST, allow_retries=False) from error
             raise
         if run.refused:
             run.log_events_of_published()
@@ -241,7 +239,7 @@ class _Run:
     def _stage(self, area: StagingArea) -> _Staged:
         """Write all years at once, and collect the audit rows from the same shared aggregate."""
         started = time.monotonic()
-        publication, session = self.publication, self.spark.session
+        publication = self.publication
         path = f"s3a://{area.bucket}/{area.prefix}rows"
         with (
             explained_data_errors(self.dataset.asset),
@@ -252,7 +250,7 @@ class _Run:
             self._write(path)
             audit = publication.audit.collect() if publication.audit is not None else []
         self.context.log.info(
-            f"Spark application {session.sparkContext.applicationId} staged the rows in "
+            f"Spark application {self.spark.application_id} staged the rows in "
             f"{time.monotonic() - started:.1f} s."
         )
         return _Staged(_staged_keys(area), audit)

@@ -17,7 +17,9 @@ from sparkpar_assets.resources.spark_driver import Driver, OwnDriver, ask_apart
 from sparkpar_assets.resources.spark_losses import (
     EXECUTORS_END,
     MOST_LOST_EXECUTORS,
+    MOST_WARM_DRIVERS,
     LostExecutors,
+    WarmDriverLost,
 )
 from sparkpar_assets.resources.warm_driver import borrow
 from sparkpar_assets.settings import Settings
@@ -51,12 +53,18 @@ class Spark(dg.ConfigurableResource[object]):
     _session_since: float = PrivateAttr(default=0.0)
     _is_in_order: bool = PrivateAttr(default=True)
     _rows: int | None = PrivateAttr(default=None)
+    _is_warm: bool = PrivateAttr(default=False)
+    _application_id: str = PrivateAttr(default="")
+    _ui_url: str = PrivateAttr(default="")
+    _lost_drivers: int = PrivateAttr(default=0)
+    _log: "DagsterLogManager | None" = PrivateAttr(default=None)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Spark"]:
         """Give the resource to the run; let go of what was started, however the run ends."""
         self._run_id = context.run.run_id if context.run else ""
         self._application = _application_name(context.run)
+        self._log = context.log
         try:
             yield self
         finally:
@@ -66,10 +74,27 @@ class Spark(dg.ConfigurableResource[object]):
     def session(self) -> "SparkSession":
         """The run's session. The first use starts it, in some seconds.
 
+        A session whose driver was found gone is replaced.
+
         Raises:
             dg.Failure: There is no usable Java, jar, bucket or master.
+            WarmDriverLost: The warm driver ended just now.
         """
-        return self._used_driver().session
+        if self._driver is not None and self._driver.is_lost:
+            self._is_in_order = False
+            self._stop()
+            self._count_loss(is_warm=self._is_warm)
+        if self._driver is None:
+            started = time.monotonic()
+            try:
+                self._driver = self._start(self.environment.settings)
+            except WarmDriverLost:
+                self._count_loss(is_warm=True)
+                raise
+            self._session_seconds = time.monotonic() - started
+            self._session_since = time.time()
+            self._remember(self._driver)
+        return self._driver.session
 
     def session_for(self, rows: int | None) -> "SparkSession":
         """The run's session; if this is the first use, it starts with executors for so many rows.
@@ -79,6 +104,7 @@ class Spark(dg.ConfigurableResource[object]):
 
         Raises:
             dg.Failure: There is no usable Java, jar, bucket or master.
+            WarmDriverLost: The warm driver ended just now.
         """
         self._rows = rows
         return self.session
@@ -86,7 +112,7 @@ class Spark(dg.ConfigurableResource[object]):
     @property
     def is_warm(self) -> bool:
         """Whether the session's driver was there before the run."""
-        return self._used_driver().is_warm
+        return self._is_warm
 
     def seconds_starting(self, since: float) -> float:
         """How long the session took to start; 0 if it had started before already.
@@ -99,7 +125,7 @@ class Spark(dg.ConfigurableResource[object]):
     @property
     def application_id(self) -> str:
         """Spark's id of the application, as its UIs show it."""
-        return str(self.session.sparkContext.applicationId)
+        return self._application_id
 
     @property
     def ui_url(self) -> str:
@@ -110,7 +136,7 @@ class Spark(dg.ConfigurableResource[object]):
         history = self.environment.settings.spark_history_url
         if history:
             return f"{history.rstrip('/')}/history/{quote(self.application_id)}/"
-        return str(self.session.sparkContext.uiWebUrl or "")
+        return self._ui_url
 
     @contextmanager
     def progress(self, log: "DagsterLogManager") -> Iterator[None]:
@@ -132,7 +158,7 @@ class Spark(dg.ConfigurableResource[object]):
             hopeless.set()
             cancel()
 
-        api = f"{context.uiWebUrl}/api/v1/applications/{context.applicationId}"
+        api = f"{self._ui_url}/api/v1/applications/{self._application_id}"
         watcher = threading.Thread(
             target=_watch,
             args=(api, self._run_id, log, ended, give_up),
@@ -154,25 +180,26 @@ class Spark(dg.ConfigurableResource[object]):
             ended.set()
             watcher.join(timeout=PROGRESS_SECONDS)
 
-    def lose(self) -> None:
-        """Let go of a driver that is gone: the next use finds or starts another."""
-        self._is_in_order = False
-        self._stop()
+    def _count_loss(self, *, is_warm: bool) -> None:
+        self._lost_drivers += 1
+        if is_warm and self._log is not None:
+            self._log.warning("The warm driver has ended: the run goes on with another.")
 
-    def _used_driver(self) -> Driver:
-        if self._driver is None:
-            started = time.monotonic()
-            self._driver = self._start(self.environment.settings)
-            self._session_seconds = time.monotonic() - started
-            self._session_since = time.time()
-        return self._driver
+    def _remember(self, driver: Driver) -> None:
+        """Keep what is said of the driver: once rows are staged, its end is no harm to the run."""
+        context = driver.session.sparkContext
+        self._is_warm = driver.is_warm
+        self._application_id = str(context.applicationId)
+        self._ui_url = str(context.uiWebUrl or "")
 
     def _start(self, settings: Settings) -> Driver:
         java_home = check_before_start(self.environment)
         self._is_in_order = True
-        return borrow(settings, self._run_id, java_home) or OwnDriver(
-            settings, self._application, java_home, self._rows
-        )
+        if self._lost_drivers < MOST_WARM_DRIVERS:
+            borrowed = borrow(settings, self._run_id, java_home)
+            if borrowed is not None:
+                return borrowed
+        return OwnDriver(settings, self._application, java_home, self._rows)
 
     def _stop(self) -> None:
         driver, self._driver = self._driver, None

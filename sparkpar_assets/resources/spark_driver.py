@@ -9,15 +9,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import dagster as dg
 
 from sparkpar_assets.resources.scratch import SCRATCH_PREFIX, hold_scratch, remove_dead_scratch
 from sparkpar_assets.resources.spark_configuration import launch_environment, spark_properties
+from sparkpar_assets.resources.spark_losses import DRIVER_LOST, notice_loss
 from sparkpar_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from py4j.java_gateway import JavaGateway
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -30,10 +32,12 @@ class Driver(Protocol):
     Attributes:
         session: The run's session.
         is_warm: Whether the driver was there before the run, and stays.
+        is_lost: Whether a call found its JVM gone.
     """
 
     session: "SparkSession"
     is_warm: bool
+    is_lost: bool
 
     def end(self, *, in_order: bool) -> None:
         """Let go of the session; ``in_order`` if no work of the run was broken off."""
@@ -41,6 +45,8 @@ class Driver(Protocol):
 
 class OwnDriver:
     """A driver that starts with the run and ends with it.
+
+    A call into a JVM that is gone raises a ``dg.Failure``.
 
     Args:
         settings: Those of the run.
@@ -53,6 +59,7 @@ class OwnDriver:
     """
 
     is_warm = False
+    is_lost = False
 
     def __init__(
         self, settings: Settings, application: str, java_home: str, rows: int | None = None
@@ -85,18 +92,24 @@ class OwnDriver:
                 "Look at the run's stderr for more, and check the SPARK_ settings.",
             ) from error
         session.sparkContext.setLogLevel("ERROR")
+        notice_loss(session.sparkContext._gateway, self._lose)
         return session
+
+    def _lose(self, error: Exception) -> NoReturn:
+        self.is_lost = True
+        raise dg.Failure(DRIVER_LOST, allow_retries=False) from error
 
     def end(self, *, in_order: bool) -> None:  # noqa: ARG002  # all of it ends, either way
         """Stop the application, and the JVM with it."""
         try:
             end_updates(self.session.sparkContext)
-            ask_apart(self.session.stop)
+            if not self.is_lost:
+                ask_apart(self.session.stop)
         finally:
             self._remove_jvm()
 
     def _remove_jvm(self) -> None:
-        stop_jvm()
+        stop_jvm(is_lost=self.is_lost)
         shutil.rmtree(self._scratch, ignore_errors=True)
         os.close(self._scratch_lock)
 
@@ -136,7 +149,7 @@ def ask_apart(call: Callable[[], object]) -> None:
     from py4j.protocol import Py4JError
 
     def ask() -> None:
-        with suppress(Py4JError, OSError):
+        with suppress(Py4JError, OSError, dg.Failure, dg.RetryRequested):
             call()
 
     thread = threading.Thread(target=ask, name="spark-end", daemon=True)
@@ -155,20 +168,39 @@ def end_updates(context: "SparkContext") -> None:
         threading.Thread(target=server.shutdown, name="spark-updates-end", daemon=True).start()
 
 
-def stop_jvm() -> None:
+def forget_jvm(*, is_lost: bool) -> "JavaGateway | None":
+    """Have this process know of no session and no JVM any more.
+
+    Args:
+        is_lost: The JVM is gone. What is left of its session in this process goes on saying so.
+
+    Returns:
+        The way that led there; None if there was none.
+    """
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    gateway = SparkContext._gateway
+    SparkContext._active_spark_context = None
+    SparkContext._gateway = SparkContext._jvm = None
+    SparkSession._instantiatedSession = None
+    if gateway is not None and not is_lost:
+        ask_apart(gateway.shutdown)
+    return gateway
+
+
+def stop_jvm(*, is_lost: bool = False) -> None:
     """End the JVM that PySpark started in this process, if it did.
 
     Settings such as its class path, its credentials and its cached file systems belong to one run;
     PySpark would keep it for the next session.
-    """
-    from pyspark import SparkContext
 
-    gateway = SparkContext._gateway
+    Args:
+        is_lost: The JVM is gone already.
+    """
+    gateway = forget_jvm(is_lost=is_lost)
     if gateway is None:
         return
-    SparkContext._gateway = None
-    SparkContext._jvm = None
-    ask_apart(gateway.shutdown)
     gateway.proc.stdin.close()
     try:
         gateway.proc.wait(timeout=JVM_EXIT_SECONDS)

@@ -1,11 +1,15 @@
 """What Spark cannot make up for when it is lost: driver, memory, disks, executors, permissions."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 import dagster as dg
+
+if TYPE_CHECKING:
+    from py4j.java_gateway import JavaGateway
 
 LOSSES = {
     r"No space left on device": (
@@ -52,6 +56,50 @@ DRIVER_LOST = (
     "Spark's driver has ended: its JVM was killed, or ran out of memory. Materialize the "
     "partitions again, and raise SPARK_DRIVER_MEMORY if that does not help."
 )
+MOST_WARM_DRIVERS = 2
+"""A run that has lost so many of them has a driver of its own."""
+
+
+class WarmDriverLost(dg.RetryRequested):
+    """A warm driver has ended, maybe for another run's sake: Dagster begins the step again.
+
+    It passes through whatever part of a step was at work, an asset's own function as well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_retries=MOST_WARM_DRIVERS)
+
+
+def notice_loss(gateway: "JavaGateway", lost: Callable[[Exception], NoReturn]) -> None:
+    """Have each call into a JVM that is gone raise what says so.
+
+    Left to itself, Py4J raises a different error for each kind of call: a network error, a refused
+    connection, or that "org does not exist in the JVM".
+
+    Args:
+        gateway: Leads to the JVM.
+        lost: Raises; it gets the error of the network.
+    """
+    from py4j.protocol import Py4JNetworkError
+
+    client = gateway._gateway_client
+    connect, should_retry = client._get_connection, client._should_retry
+
+    def connected() -> object:
+        try:
+            return connect()
+        except (Py4JNetworkError, OSError) as error:
+            if client.is_connected:  # else this process has taken leave of the JVM
+                lost(error)
+            raise
+
+    def retries(retry: bool, connection: object, error: Exception) -> bool:  # Py4J's signature
+        """Called when a call has failed for the network's sake, which here is the JVM's end."""
+        if not should_retry(retry, connection, error):
+            lost(error)
+        return True
+
+    client._get_connection, client._should_retry = connected, retries
 
 
 @contextmanager
@@ -63,14 +111,16 @@ def explained_losses() -> Iterator[None]:
     Raises:
         dg.Failure: The driver or executors ended, or a disk is full.
     """
-    from py4j.protocol import Py4JJavaError, Py4JNetworkError
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
     try:
         yield
-    except (ConnectionError, Py4JNetworkError) as error:
-        raise dg.Failure(DRIVER_LOST, allow_retries=False) from error
+    except (ConnectionError, EOFError):
+        _call_driver()  # rows come by a connection of their own, which ends with the JVM as well
+        raise
     except (Py4JJavaError, PySparkException) as error:
+        _call_driver()
         text = str(error)
         for pattern, sentence in LOSSES.items():
             if re.search(pattern, text):
@@ -78,9 +128,13 @@ def explained_losses() -> Iterator[None]:
         raise
 
 
-def is_driver_lost(error: BaseException) -> bool:
-    """Whether ``explained_losses`` said so."""
-    return isinstance(error, dg.Failure) and error.description == DRIVER_LOST
+def _call_driver() -> None:
+    """Raise what ``notice_loss`` has a call raise, if the JVM is gone."""
+    from pyspark import SparkContext
+
+    jvm = SparkContext._jvm
+    if jvm is not None:
+        jvm.System.nanoTime()
 
 
 @dataclass

@@ -19,11 +19,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
 
@@ -34,14 +34,16 @@ from sparkpar_assets.resources.spark_configuration import (
     spark_properties,
 )
 from sparkpar_assets.resources.spark_driver import (
-    ask_apart,
     end_updates,
+    forget_jvm,
     kept_interrupt_handler,
     refuse_second_session,
 )
+from sparkpar_assets.resources.spark_losses import WarmDriverLost, notice_loss
 from sparkpar_assets.settings import Settings, variable_names
 
 if TYPE_CHECKING:
+    from py4j.java_gateway import JavaGateway
     from pyspark.sql import SparkSession
 
 HOST = "127.0.0.1"
@@ -124,18 +126,33 @@ class Folder:
 
 
 class BorrowedDriver:
-    """A session of a warm driver, which belongs to this process while the connection lasts."""
+    """A session of a warm driver, which belongs to this process while the connection lasts.
+
+    A call into a JVM that is gone raises ``WarmDriverLost``, also while this is made.
+    """
 
     is_warm = True
+    is_lost = False
 
     def __init__(self, connection: socket.socket, answer: dict[str, Any]) -> None:
+        refuse_second_session()
         self._connection = connection
-        with kept_interrupt_handler():
-            self.session = _attach(answer["port"], answer["secret"])
+        try:
+            with kept_interrupt_handler():
+                self.session = _attach(_gateway(answer["port"], answer["secret"], self._lose))
+        except BaseException:
+            forget_jvm(is_lost=self.is_lost)
+            connection.close()
+            raise
+
+    def _lose(self, error: Exception) -> NoReturn:
+        self.is_lost = True
+        raise WarmDriverLost from error
 
     def end(self, *, in_order: bool) -> None:
         """Give the session back; a driver with work that was broken off serves no more."""
-        _detach(self.session)
+        end_updates(self.session.sparkContext)
+        forget_jvm(is_lost=self.is_lost)
         with closing(self._connection), suppress(OSError):
             if in_order:
                 send(self._connection, {"done": True})
@@ -156,6 +173,7 @@ def borrow(settings: Settings, run_id: str, java_home: str) -> BorrowedDriver | 
 
     Raises:
         dg.Failure: The folder is open to others.
+        WarmDriverLost: The driver ended just now.
     """
     if not settings.spark_warm_driver:
         return None
@@ -269,17 +287,27 @@ def _start(folder: Folder, settings: Settings, java_home: str) -> bool:
     return False
 
 
-def _attach(port: int, secret: str) -> "SparkSession":
-    """A new session of the JVM that listens at a port, as PySpark has it of a JVM of its own."""
+def _gateway(port: int, secret: str, lost: Callable[[Exception], NoReturn]) -> "JavaGateway":
+    """The way into the JVM that listens at a port, as PySpark has it to a JVM of its own."""
+    from py4j.protocol import Py4JError
+    from pyspark.java_gateway import launch_gateway
+
+    place = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
+    try:
+        with variables(place):
+            gateway: JavaGateway = launch_gateway()  # type: ignore[no-untyped-call]
+    except (Py4JError, OSError) as error:
+        lost(error)
+    notice_loss(gateway, lost)
+    return gateway
+
+
+def _attach(gateway: "JavaGateway") -> "SparkSession":
+    """A new session of a JVM."""
     from py4j.java_gateway import java_import
     from pyspark import SparkConf, SparkContext
-    from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    refuse_second_session()
-    place = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
-    with variables(place):
-        gateway = launch_gateway()  # type: ignore[no-untyped-call]
     jvm = gateway.jvm
     java_import(jvm, "org.apache.spark.api.java.JavaSparkContext")
     there = jvm.SparkSession.builder().getOrCreate()
@@ -288,17 +316,3 @@ def _attach(port: int, secret: str) -> "SparkSession":
         gateway=gateway, jsc=java_context, conf=SparkConf(_jconf=java_context.getConf())
     )
     return SparkSession(context, jsparkSession=there.newSession())
-
-
-def _detach(session: "SparkSession") -> None:
-    """Forget the JVM, which goes on without this process."""
-    from pyspark import SparkContext
-    from pyspark.sql import SparkSession
-
-    gateway = SparkContext._gateway
-    end_updates(session.sparkContext)
-    SparkContext._active_spark_context = None
-    SparkContext._gateway = SparkContext._jvm = None
-    SparkSession._instantiatedSession = None
-    if gateway is not None:
-        ask_apart(gateway.shutdown)  # the entrance that was opened for this run

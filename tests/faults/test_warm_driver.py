@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -38,15 +39,20 @@ def warm(workbench: Workbench) -> Iterator[psutil.Process]:
     end_warm_driver(folder.path)
 
 
+def jvm_of(driver: psutil.Process) -> psutil.Process:
+    """The JVM of a warm driver's process."""
+    (jvm,) = (child for child in driver.children(recursive=True) if child.name() == "java")
+    return jvm
+
+
 @pytest.mark.quick
 @pytest.mark.fault("a warm driver's JVM is killed while it reads for a run")
 def test_a_run_whose_warm_driver_is_killed_goes_on_with_another(
     workbench: Workbench, warm: psutil.Process, trial: Trial
 ) -> None:
-    (jvm,) = (child for child in warm.children(recursive=True) if child.name() == "java")
     run = begin(workbench)
     wait_for_phase(workbench, "while Spark reads")
-    jvm.kill()
+    jvm_of(warm).kill()
     trial.begins()
     succeed(workbench, run)
     assert "The warm driver has ended" in log_of(workbench, run_ids(workbench)[-1])
@@ -56,6 +62,32 @@ def test_a_run_whose_warm_driver_is_killed_goes_on_with_another(
     wait_until(lambda: not warm.is_running(), "the end of the driver's process")
     assert_nothing_left(workbench)
     trial.is_over("run succeeds with another driver")
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.fault("a warm driver's JVM is killed at ten moments of a run")
+def test_a_run_succeeds_whenever_its_warm_driver_is_killed(
+    workbench: Workbench, warm: psutil.Process, trial: Trial
+) -> None:
+    folder = Folder(workbench.folder / "warm")
+    started = time.monotonic()
+    succeed(workbench, begin(workbench))
+    undisturbed = time.monotonic() - started
+    trial.begins()
+    for tenth in range(10):
+        if not warm.is_running():  # the run before had no need of another one
+            succeed(workbench, begin(workbench))
+            warm = psutil.Process(folder.pid())
+        run = begin(workbench)
+        # Most of the first half is Python's imports.
+        time.sleep(undisturbed * (0.5 + tenth / 20))
+        jvm_of(warm).kill()
+        succeed(workbench, run)
+        warm.wait(60)
+        if (pid := folder.pid()) is not None:
+            warm = psutil.Process(pid)
+    assert_nothing_left(workbench)
+    trial.is_over("run succeeds, with another driver or without need of one")
 
 
 @pytest.mark.fault("a run is killed while a warm driver reads for it")

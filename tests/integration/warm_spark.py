@@ -30,6 +30,7 @@ class KeptDriver:
 
     session: "SparkSession"
     is_warm = True
+    is_lost = False
 
     def end(self, *, in_order: bool) -> None:
         """Leave it."""
