@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from sparkpar_assets.transforms.decimals import exact_difference, exact_quotient
+from sparkpar_assets.transforms.decimals import exact_difference_sql, exact_quotient_sql
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -20,22 +20,20 @@ def fare_trends(fares: "DataFrame") -> "DataFrame":
         ``avg_fare``, ``median_fare`` and ``change_in_avg_fare`` (US dollars, the difference to the
         calendar year before; NULL where that year has no such group), all DECIMAL(38,9).
     """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F  # noqa: N812  # its name in PySpark's documentation
-
-    before = Window.partitionBy("passenger_count").orderBy("year")
-    year_before = F.lag("year").over(before)
-    avg_fare_before = F.lag("avg_fare").over(before)
-    return fares.select(
-        "year",
-        "passenger_count",
-        "trips",
-        exact_quotient(F.col("trips"), F.sum("trips").over(Window.partitionBy("year"))).alias(
-            "share_of_trips"
-        ),
-        "avg_fare",
-        "median_fare",
-        F.when(
-            year_before == F.col("year") - 1, exact_difference(F.col("avg_fare"), avg_fare_before)
-        ).alias("change_in_avg_fare"),
+    share = exact_quotient_sql("trips", "SUM(trips) OVER (PARTITION BY year)")
+    change = exact_difference_sql("avg_fare", "LAG(avg_fare) OVER before")
+    return fares.sparkSession.sql(
+        f"""
+        SELECT
+            year,
+            passenger_count,
+            trips,
+            {share} AS share_of_trips,
+            avg_fare,
+            median_fare,
+            IF(LAG(year) OVER before = year - 1, {change}, NULL) AS change_in_avg_fare
+        FROM {{fares}}
+        WINDOW before AS (PARTITION BY passenger_count ORDER BY year)
+        """,
+        fares=fares,
     )

@@ -1,8 +1,10 @@
 """The transforms against DuckDB and Python's Decimal, to the last digit."""
 
+import itertools
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +12,14 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from sparkpar_assets.project import PROJECT_ROOT
-from sparkpar_assets.transforms.decimals import exact_difference, exact_quotient
+from sparkpar_assets.transforms.decimals import (
+    SMALL,
+    exact_difference_sql,
+    exact_quotient,
+    numeric_of_units,
+    small_units,
+    sum_of_small_units,
+)
 from sparkpar_assets.transforms.fares import (
     audit_fares,
     count_by_fare,
@@ -153,6 +162,65 @@ def test_means_are_rounded_half_up_at_the_9th_digit(
     assert found["avg_fare"] == Decimal(mean)
 
 
+def test_units_of_small_amounts_are_exact_and_others_have_none(spark: SparkSession) -> None:
+    chance = Random(26)  # noqa: S311
+    limit = SMALL * 10**9
+    units = [
+        *(sign * (limit + near) for sign in (1, -1) for near in (-2, -1, 0, 1, 2)),
+        *(chance.randrange(-limit, limit) for _ in range(20_000)),
+        *(chance.randrange(-(10**size), 10**size) for size in range(1, 38) for _ in range(20)),
+    ]
+    values = [(Decimal(one).scaleb(-9, Context(prec=38)),) for one in units]
+    frame = spark.createDataFrame(values, "x decimal(38,9)").selectExpr(
+        f"{small_units('x')} AS units", f"{numeric_of_units(small_units('x'))} AS back"
+    )
+    expected = [one if abs(one) < limit else None for one in units]
+    assert dict(frame.dtypes) == {"units": "bigint", "back": "decimal(38,9)"}
+    rows = frame.collect()
+    assert [row["units"] for row in rows] == expected
+    assert [row["back"] for row in rows] == [
+        None if one is None else value for one, (value,) in zip(expected, values, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sums_of_small_amounts_are_exact_where_whole_numbers_would_overflow(
+    spark: SparkSession, sign: int
+) -> None:
+    largest = SMALL - Decimal("0.000000001")
+    amounts = [sign * (largest - n % 3) for n in range(20_000)]
+    total = sum(amounts, Decimal(0))
+    assert abs(total.scaleb(9)) > 2**63
+    frame = spark.createDataFrame([(amount,) for amount in amounts], "x decimal(38,9)")
+    units = frame.selectExpr(f"{small_units('x')} AS units")
+    found = units.selectExpr(f"{sum_of_small_units('units')} AS total")
+    assert found.dtypes == [("total", "decimal(38,9)")]
+    assert found.collect() == [Row(total=total)]
+
+
+def test_amounts_below_and_above_the_limit_of_small_ones_make_one_group(
+    spark: SparkSession,
+) -> None:
+    limit, least = Decimal(SMALL), Decimal("0.000000001")
+    amounts = [limit - least, limit, limit + least, Decimal("7.5")]
+    trips = list(itertools.product([1], amounts, amounts, [-one for one in amounts]))
+    (found,) = fares_by_passenger_count(count_by_fare(made_trips(spark, trips))).collect()
+    total = sum(amounts, Decimal(0)) * len(amounts) ** 2
+    mean = half_up(total, len(trips))
+    assert mean is not None
+    assert found.asDict() == {
+        "year": 2018,
+        "passenger_count": 1,
+        "trips": len(trips),
+        "total_fare": total,
+        "avg_fare": mean,
+        "median_fare": limit - least,
+        "p95_fare": limit + least,
+        "avg_tip": mean,
+        "avg_distance": -mean,
+    }
+
+
 def test_quotients_are_rounded_once_also_next_to_a_half(spark: SparkSession) -> None:
     cases = [
         (Decimal(total), count)
@@ -173,7 +241,7 @@ def test_differences_keep_the_9th_digit(spark: SparkSession) -> None:
     frame = spark.createDataFrame(
         [(Decimal("1.000000002"), Decimal("0.000000001"))], "a decimal(38,9), b decimal(38,9)"
     )
-    difference = frame.select(exact_difference(F.col("a"), F.col("b")).alias("d"))
+    difference = frame.selectExpr(f"{exact_difference_sql('a', 'b')} AS d")
     assert difference.dtypes == [("d", "decimal(38,9)")]
     assert difference.collect() == [Row(d=Decimal("1.000000001"))]
 

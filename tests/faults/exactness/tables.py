@@ -27,6 +27,9 @@ LARGEST = 10**38 - 1
 AMOUNTS = {
     "cents": st.integers(-500, 20_000).map(lambda cents: cents * 10**7),
     "small": st.integers(-(10**10), 10**10),
+    "around 2 million": st.sampled_from(
+        [1, -(10**9), *(sign * (2 * 10**15 + one) for sign in (1, -1) for one in (-1, 0, 1))]
+    ),
     "large": st.integers(-(10**22), 10**22),
     "at the limits": st.sampled_from(
         [10**23 - 1, -(10**23) + 1, 10**23, 10**29, -(10**36), 10**37 // 3, LARGEST, -LARGEST]
@@ -34,7 +37,14 @@ AMOUNTS = {
     "of any size": st.integers(-LARGEST, LARGEST),
 }
 """Amounts by their size: in units of the 9th digit."""
-SIZES = ("cents",) * 4 + ("small",) * 4 + ("large",) * 2 + ("at the limits", "of any size")
+SIZES = (
+    *("cents",) * 4,
+    *("small",) * 4,
+    *("around 2 million",) * 2,
+    *("large",) * 2,
+    "at the limits",
+    "of any size",
+)
 ROWS = (60, 20, 40, 7, 30, 3, 2, 1, 0)
 COUNTS = {
     "few": st.sampled_from([0, 1, 2, 3, 6]),
