@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -237,7 +238,7 @@ class _Run:
             DagsterEvent.asset_check_evaluation(step, result.to_asset_check_evaluation(step))
 
     def _stage(self, area: StagingArea) -> _Staged:
-        """Write all years at once, and collect the audit rows from the same shared aggregate."""
+        """Write all years at once, and meanwhile collect the audit rows of the shared aggregate."""
         started = time.monotonic()
         publication = self.publication
         path = f"s3a://{area.bucket}/{area.prefix}rows"
@@ -247,13 +248,14 @@ class _Run:
             self.spark.progress(self.context.log),
             _cached(publication.shared),
         ):
+            audit = _Collected(publication.audit)
             self._write(path)
-            audit = publication.audit.collect() if publication.audit is not None else []
+            audit_rows = audit.rows()
         self.context.log.info(
             f"Spark application {self.spark.application_id} staged the rows in "
             f"{time.monotonic() - started:.1f} s."
         )
-        return _Staged(_staged_keys(area), audit)
+        return _Staged(_staged_keys(area), audit_rows)
 
     def _write(self, path: str) -> None:
         """Write one file for each year, or for all where there are none."""
@@ -264,7 +266,9 @@ class _Run:
             )
             rows.write.partitionBy("year").parquet(path)
         else:
-            rows = publication.rows.coalesce(1).sortWithinPartitions(*publication.order_by)
+            rows = publication.rows.coalesce(1)
+            if publication.order_by:
+                rows = rows.sortWithinPartitions(*publication.order_by)
             rows.write.parquet(path)
 
     def _seconds_until_staged(self) -> dict[str, float]:
@@ -414,6 +418,30 @@ class _Run:
             asset_key=self.context.asset_key,
             partition_key=_of_year(year),
         )
+
+
+class _Collected:
+    """The rows of a small DataFrame, which Spark computes while it writes others."""
+
+    def __init__(self, frame: "DataFrame | None") -> None:
+        from pyspark import InheritableThread
+
+        self._future: Future[list[Row]] = Future()
+        if frame is None:
+            self._future.set_result([])
+        else:
+            # It has the run's job group too: where the run is broken off, so is this.
+            InheritableThread(target=self._collect, args=[frame], daemon=True).start()
+
+    def _collect(self, frame: "DataFrame") -> None:
+        try:
+            self._future.set_result(frame.collect())
+        except BaseException as error:  # noqa: BLE001  # raised again where the rows are asked for
+            self._future.set_exception(error)
+
+    def rows(self) -> "Sequence[Row]":
+        """Wait for the rows."""
+        return self._future.result()
 
 
 @contextmanager

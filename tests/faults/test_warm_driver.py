@@ -4,9 +4,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
+import requests
 
 from sparkpar_assets.resources.warm_driver import Folder, end_warm_driver
 from tests.faults.leftovers import assert_nothing_left
@@ -19,7 +21,6 @@ from tests.faults.runs import (
     log_of,
     note_dead_runs,
     run_ids,
-    s3_folder,
     status,
     succeed,
     wait_for_phase,
@@ -43,6 +44,17 @@ def jvm_of(driver: psutil.Process) -> psutil.Process:
     """The JVM of a warm driver's process."""
     (jvm,) = (child for child in driver.children(recursive=True) if child.name() == "java")
     return jvm
+
+
+def running_jobs(jvm: psutil.Process) -> str:
+    """Where Spark's REST API lists the running jobs of a driver."""
+    for connection in jvm.net_connections():
+        if connection.status == psutil.CONN_LISTEN:
+            with suppress(requests.RequestException, ValueError):
+                api = f"http://127.0.0.1:{connection.laddr.port}/api/v1/applications"
+                (application,) = requests.get(api, timeout=2).json()
+                return f"{api}/{application['id']}/jobs?status=running"
+    raise AssertionError("None of the ports answers as Spark's REST API does.")
 
 
 @pytest.mark.quick
@@ -112,8 +124,10 @@ def test_the_jobs_of_a_killed_run_end_and_the_next_run_has_another_driver(
 def test_a_cancelled_run_ends_its_work_on_a_warm_driver(
     workbench: Workbench, warm: psutil.Process, trial: Trial
 ) -> None:
+    jobs = running_jobs(jvm_of(warm))
     run = begin(workbench)
-    wait_until(lambda: any(s3_folder(workbench).glob("_staging/*/*/rows")), "the run's job")
+    # Before its first job a run has nothing to cancel, and gives the driver back as it was.
+    wait_until(lambda: requests.get(jobs, timeout=10).json(), "the run's job")
     run.send_signal(signal.SIGINT)
     trial.begins()
     assert run.wait(60) != 0

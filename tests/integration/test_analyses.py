@@ -20,6 +20,9 @@ from sparkpar_assets.components.loading import tables_of
 from sparkpar_assets.embedded import tables
 from sparkpar_assets.embedded.samples import SAMPLES
 from sparkpar_assets.embedded.testing import EmbeddedStack
+from sparkpar_assets.io_managers.bigquery import SourceYears
+from sparkpar_assets.io_managers.publication import Publication
+from sparkpar_assets.io_managers.source import TableSource
 from tests.expected import half_up
 from tests.integration.warm_spark import end_warm_session, run_on_warm_session
 from tests.integration.workbench import Workbench, new_workbench
@@ -216,6 +219,20 @@ def test_the_readmes_analysis_in_python_is_published_as_duckdb_computes_it(
         expected = [(kind, n, total, half_up(total, tips)) for kind, n, total, tips in sums]
         assert rows_of(bench, year, name) == expected
     assert said(bench, name, 2019)["bytes_to_read"] > 0
+
+
+def test_rows_whose_audit_cannot_be_computed_are_not_published(bench: Workbench) -> None:
+    kinds = pa.table({"kind": pa.array(["a", "b", "b"])})
+    source = TableSource(load(bench, "unaudited", kinds), {"kind": "STRING"})
+
+    @dg.asset(ins={"source": source.as_input()}, io_manager_key="s3_parquet")
+    def audited(source: SourceYears) -> Publication:
+        rows = source.rows.groupBy("kind").count()
+        return Publication(rows, source=source, audit=rows.selectExpr("1 / (count - 2) AS share"))
+
+    run = run_on_warm_session(bench, "audited", assets=[audited, *tables_of([audited])])
+    assert "Spark cannot compute audited: Division by zero." in failure(run)
+    assert bench.keys("audited/") == bench.keys("_staging/") == []
 
 
 @pytest.mark.parametrize(
