@@ -299,7 +299,7 @@ class _Run:
             return
         if self.context.step_context.previous_attempt_count:
             raise dg.Failure(
-                f"The tables of {', '.join(changed)} changed twice while they were read. "
+                f"The tables of {', '.join(changed)} changed while they were read, at the last try. "
                 "Run it again when they are no longer written to.",
                 allow_retries=False,
             )
