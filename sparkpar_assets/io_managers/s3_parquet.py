@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -238,7 +237,7 @@ class _Run:
             DagsterEvent.asset_check_evaluation(step, result.to_asset_check_evaluation(step))
 
     def _stage(self, area: StagingArea) -> _Staged:
-        """Write all years at once, and meanwhile collect the audit rows of the shared aggregate."""
+        """Write all years at once, and collect the audit rows from the same shared aggregate."""
         started = time.monotonic()
         publication = self.publication
         path = f"s3a://{area.bucket}/{area.prefix}rows"
@@ -248,14 +247,13 @@ class _Run:
             self.spark.progress(self.context.log),
             _cached(publication.shared),
         ):
-            audit = _Collected(publication.audit)
             self._write(path)
-            audit_rows = audit.rows()
+            audit = publication.audit.collect() if publication.audit is not None else []
         self.context.log.info(
             f"Spark application {self.spark.application_id} staged the rows in "
             f"{time.monotonic() - started:.1f} s."
         )
-        return _Staged(_staged_keys(area), audit_rows)
+        return _Staged(_staged_keys(area), audit)
 
     def _write(self, path: str) -> None:
         """Write one file for each year, or for all where there are none."""
@@ -299,7 +297,8 @@ class _Run:
             return
         if self.context.step_context.previous_attempt_count:
             raise dg.Failure(
-                f"The tables of {', '.join(changed)} changed while they were read, at the last try. "
+                f"The tables of {', '.join(changed)} "
+                "changed while they were read, at the last try. "
                 "Run it again when they are no longer written to.",
                 allow_retries=False,
             )
@@ -418,30 +417,6 @@ class _Run:
             asset_key=self.context.asset_key,
             partition_key=_of_year(year),
         )
-
-
-class _Collected:
-    """The rows of a small DataFrame, which Spark computes while it writes others."""
-
-    def __init__(self, frame: "DataFrame | None") -> None:
-        from pyspark import InheritableThread
-
-        self._future: Future[list[Row]] = Future()
-        if frame is None:
-            self._future.set_result([])
-        else:
-            # It has the run's job group too: where the run is broken off, so is this.
-            InheritableThread(target=self._collect, args=[frame], daemon=True).start()
-
-    def _collect(self, frame: "DataFrame") -> None:
-        try:
-            self._future.set_result(frame.collect())
-        except BaseException as error:  # noqa: BLE001  # raised again where the rows are asked for
-            self._future.set_exception(error)
-
-    def rows(self) -> "Sequence[Row]":
-        """Wait for the rows."""
-        return self._future.result()
 
 
 @contextmanager
