@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("years", nargs="+")
     arguments = parser.parse_args()
     os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = arguments.certificates
-    client = BigQueryReadClient(  # type: ignore[no-untyped-call]
+    client = BigQueryReadClient(  # type: ignore[no-untyped-call]  # Google's
         client_options={"api_endpoint": os.environ["BIGQUERY_STORAGE_GRPC_ENDPOINT"]}
     )
     s3 = boto3.client("s3")

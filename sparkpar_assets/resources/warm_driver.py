@@ -295,7 +295,7 @@ def _gateway(port: int, secret: str, lost: Callable[[Exception], NoReturn]) -> "
     place = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
     try:
         with variables(place):
-            gateway: JavaGateway = launch_gateway()  # type: ignore[no-untyped-call]
+            gateway: JavaGateway = launch_gateway()  # type: ignore[no-untyped-call]  # PySpark's
     except (Py4JError, OSError) as error:
         lost(error)
     notice_loss(gateway, lost)

@@ -127,6 +127,12 @@ def wait_for_phase(bench: Workbench, phase: str) -> None:
         raise AssertionError(f"{error}\n{said}") from None
 
 
+def jvm_of(process: psutil.Process) -> psutil.Process:
+    """The JVM of a run, or of a warm driver."""
+    (jvm,) = (child for child in process.children(recursive=True) if child.name() == "java")
+    return jvm
+
+
 def exit_code(bench: Workbench, process: "subprocess.Popen[str]") -> int:
     """The exit code of a run; of one that does not end, a failure that says what it waits for."""
     try:

@@ -15,6 +15,7 @@ from tests.faults.runs import (
     assert_published_years_are_whole,
     begin,
     fail,
+    jvm_of,
     load_samples,
     log_of,
     note_dead_runs,
@@ -72,9 +73,7 @@ def test_a_run_whose_jvm_is_killed_fails_with_a_sentence(
     load_samples(workbench)
     run = begin(workbench)
     wait_for_phase(workbench, "while Spark reads")
-    children = psutil.Process(run.pid).children(recursive=True)
-    (jvm,) = (process for process in children if process.name() == "java")
-    jvm.kill()
+    jvm_of(psutil.Process(run.pid)).kill()
     trial.begins()
     fail(workbench, run, "Spark's driver has ended")
     assert not assert_published_years_are_whole(workbench)

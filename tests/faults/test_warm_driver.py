@@ -17,6 +17,7 @@ from tests.faults.runs import (
     YEARS,
     assert_published_years_are_whole,
     begin,
+    jvm_of,
     load_samples,
     log_of,
     note_dead_runs,
@@ -38,12 +39,6 @@ def warm(workbench: Workbench) -> Iterator[psutil.Process]:
     succeed(workbench, begin(workbench))
     yield psutil.Process(folder.pid())
     end_warm_driver(folder.path)
-
-
-def jvm_of(driver: psutil.Process) -> psutil.Process:
-    """The JVM of a warm driver's process."""
-    (jvm,) = (child for child in driver.children(recursive=True) if child.name() == "java")
-    return jvm
 
 
 def running_jobs(jvm: psutil.Process) -> str:
