@@ -33,8 +33,8 @@ def count_by_fare(trips: "DataFrame") -> "DataFrame":
     Percentiles are taken from it because Spark's own return DOUBLE even for decimals.
 
     Grouped and summed are whole numbers where a trip's amounts are small, as they are; of wide
-    amounts the decimals themselves, in groups of their own. Decimals of 38 digits would take a
-    third of the time.
+    amounts the decimals themselves, in groups of their own. With decimals for all, reading and
+    aggregating takes a third longer (measured, see benchmarks/NOTES.md).
 
     Args:
         trips: ``year`` and ``TRIP_COLUMNS``, one row a trip.
